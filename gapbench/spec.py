@@ -1,0 +1,189 @@
+"""What is trained: the frozen, validated declarations every other module reads, and their identities.
+
+Nothing of ours is imported here, and nothing heavy: a spec can be read on a laptop without JAX.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class UserError(Exception):
+    """Bad input that one line can explain: the command line prints it without a traceback, exit code 2."""
+
+
+class Declaration(BaseModel):
+    """Base of every spec: frozen, hashable, and closed to misspelt fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(Declaration):
+    """Which images, at which size."""
+
+    dataset: str  # a name in gapbench.data.SOURCES, or folder:NAME
+    px: Annotated[int, Field(ge=4)]  # side of the square input, after resizing
+    train_images: PositiveInt  # drawn by seed, stratified by class
+    val_images: PositiveInt = 500  # drawn by seed from the training images that are left
+
+
+class Backbone(Declaration):
+    """The convolutional stages both heads share."""
+
+    kind: str = "plain"  # a name in gapbench.models.backbones.BACKBONES
+    width: PositiveInt = 16  # channels of the first stage; doubled at each further stage
+    stages: PositiveInt = 2  # two 3×3 convolutions and a 2×2 max pool each
+    norm: Literal["none", "batch", "group"] = "none"
+    padding: Literal["zero", "valid", "circular"] = "zero"
+
+    @property
+    def channels(self) -> int:
+        """C, the channels of the last feature map."""
+        return int(self.width * 2 ** (self.stages - 1))
+
+    def feature_px(self, px: int) -> int:
+        """H' of the last feature map for a px×px input; 0 or less when the input is too small."""
+        for _ in range(self.stages):
+            px = (px - 4 if self.padding == "valid" else px) // 2
+        return px
+
+
+class Recipe(Declaration):
+    """How the weights are found; equal for both heads in the shared regime."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: Nesterov momentum 0.9
+    peak_lr: Annotated[float, Field(gt=0)]
+    batch: PositiveInt
+    steps: PositiveInt
+    eval_every: PositiveInt  # steps between two evaluations; the last step is always evaluated
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # decoupled, on kernels alone
+    dropout: Fraction = 0.0  # on the features, before the head
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Recipe":
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+        return self
+
+    @property
+    def eval_steps(self) -> tuple[int, ...]:
+        """The fixed evaluation grid: 0, every `eval_every` steps, and the last step."""
+        return (*range(0, self.steps, self.eval_every), self.steps)
+
+
+class RunSpec(Declaration):
+    """One run: everything that decides its numbers."""
+
+    task: Task
+    backbone: Backbone
+    head: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(:[a-z0-9_.]+)?$")]  # a name in HEADS, or name:argument
+    recipe: Recipe
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _size_fits(self) -> "RunSpec":
+        if self.backbone.feature_px(self.task.px) < 1:
+            smallest = next(px for px in itertools.count(4) if self.backbone.feature_px(px) >= 1)
+            raise ValueError(
+                f"px={self.task.px} leaves no feature map after {self.backbone.stages} stages with"
+                f" {self.backbone.padding} padding: use px >= {smallest} or fewer stages"
+            )
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """Reads aloud and ends in a hash of the spec: `mnist5k-20px-plain-gap-s03-1f9a6c2e`."""
+        name = f"{self.task.dataset}-{self.task.px}px-{self.backbone.kind}-{self.head}-s{self.seed:02d}"
+        return f"{name.replace(':', '_')}-{digest(self.model_dump())}"
+
+    @property
+    def pair_id(self) -> str:
+        """Equal for the runs that may be compared: same task, backbone and seed (the head and recipe may differ)."""
+        return digest(self.model_dump(exclude={"head", "recipe"}))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The spec as one flat row: dataset, px, ..., head, peak_lr, ..., seed."""
+        return {
+            **self.task.model_dump(),
+            **self.backbone.model_dump(),
+            "head": self.head,
+            **self.recipe.model_dump(),
+            "seed": self.seed,
+        }
+
+
+class Experiment(Declaration):
+    """A question, the runs that answer it, and the rules fixed before they ran."""
+
+    question: str
+    runs: tuple[RunSpec, ...]
+    pair: tuple[str, str] = ("flatten", "gap")  # the reference head and the head under test
+    regime: Literal["shared"] = "shared"  # one recipe for both heads
+    family: tuple[str, ...]  # Holm runs over every test of these claims, at every size
+    targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
+    train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
+
+    @model_validator(mode="after")
+    def _runs_are_pairs(self) -> "Experiment":
+        if not self.runs or len(set(self.runs)) != len(self.runs):
+            raise ValueError("runs: must be given, and each only once")
+        missing = set(self.pair) - {spec.head for spec in self.runs}
+        if missing:
+            raise ValueError(f"runs: no run has the head {', '.join(sorted(missing))} named in pair")
+        if not self.targets or not self.train_losses:
+            raise ValueError("targets and train_losses: give at least one each")
+        return self
+
+    def with_seeds(self, n: int) -> "Experiment":
+        """The same experiment with seeds 0 to n - 1 in every cell."""
+        cells = dict.fromkeys(spec.model_copy(update={"seed": 0}) for spec in self.runs)
+        runs = tuple(cell.model_copy(update={"seed": seed}) for cell in cells for seed in range(n))
+        return self.model_copy(update={"runs": runs})
+
+
+def grid(**fields: Any) -> tuple[RunSpec, ...]:
+    """Every combination of the given field values, the last field fastest; a single value stands for itself.
+
+    Raises:
+      UserError: a combination is not a valid spec; the message names the field.
+    """
+    many = (v if isinstance(v, Iterable) and not isinstance(v, (str, BaseModel)) else (v,) for v in fields.values())
+    return tuple(
+        validate(RunSpec, dict(zip(fields, values, strict=True)), "grid") for values in itertools.product(*many)
+    )
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
+    """`model` made from a dict or JSON text; a UserError of one line names `where` and the first wrong field."""
+    try:
+        if isinstance(value, (str, bytes)):
+            return model.model_validate_json(value)
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {field + ': ' if field else ''}{message}") from error
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text in every process."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """The first hex digits of the sha256 of the canonical JSON (Python's own hash() is salted per process)."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
