@@ -3,9 +3,11 @@
 Nothing of ours is imported here, and nothing heavy: a spec can be read on a laptop without JAX.
 """
 
+import difflib
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -132,23 +134,38 @@ class Experiment(Declaration):
     family: tuple[str, ...]  # Holm runs over every test of these claims, at every size
     targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
     train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
+    pilot_seeds: tuple[int, ...] = ()  # train these first, and set targets and train_losses from them
 
     @model_validator(mode="after")
     def _runs_are_pairs(self) -> "Experiment":
-        if not self.runs or len(set(self.runs)) != len(self.runs):
-            raise ValueError("runs: must be given, and each only once")
+        cells = Counter((spec.task.px, spec.head, spec.seed) for spec in self.runs)
+        if not cells or max(cells.values()) > 1:
+            raise ValueError("runs: give at least one, and one only for each px, head and seed")
         missing = set(self.pair) - {spec.head for spec in self.runs}
         if missing:
             raise ValueError(f"runs: no run has the head {', '.join(sorted(missing))} named in pair")
         if not self.targets or not self.train_losses:
             raise ValueError("targets and train_losses: give at least one each")
+        if used := {spec.seed for spec in self.runs} & set(self.pilot_seeds):
+            raise ValueError(f"pilot_seeds: {min(used)} is also a seed of the runs, and what was tuned on cannot judge")
         return self
 
-    def with_seeds(self, n: int) -> "Experiment":
-        """The same experiment with seeds 0 to n - 1 in every cell."""
+    def with_seeds(self, seeds: Iterable[int]) -> "Experiment":
+        """The same experiment with these seeds in every cell."""
         cells = dict.fromkeys(spec.model_copy(update={"seed": 0}) for spec in self.runs)
-        runs = tuple(cell.model_copy(update={"seed": seed}) for cell in cells for seed in range(n))
+        runs = tuple(cell.model_copy(update={"seed": seed}) for cell in cells for seed in seeds)
         return self.model_copy(update={"runs": runs})
+
+    @property
+    def pilot(self) -> "Experiment":
+        """The pilot: the same cells on the pilot seeds.
+
+        Raises:
+          UserError: the experiment declares none.
+        """
+        if not self.pilot_seeds:
+            raise UserError("this experiment declares no pilot_seeds")
+        return self.with_seeds(self.pilot_seeds).model_copy(update={"pilot_seeds": ()})
 
 
 def grid(**fields: Any) -> tuple[RunSpec, ...]:
@@ -187,3 +204,12 @@ def canonical(value: Any) -> str:
 def digest(value: Any, length: int = 8) -> str:
     """The first hex digits of the sha256 of the canonical JSON (Python's own hash() is salted per process)."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+def choose(kind: str, name: str, registry: Iterable[str]) -> None:
+    """Raise UserError, with the nearest names, unless `name` is in the registry."""
+    names = sorted(registry)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        raise UserError(f"unknown {kind} {name!r}: {hint}")

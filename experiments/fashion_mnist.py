@@ -1,0 +1,24 @@
+"""The size sweep on harder images and up to 40 px, where the last feature map is the article's: 32 maps of 10×10.
+
+    gapbench run fashion_mnist           # 80 runs, about 35 min on two cores; feeds claims C1, C2, C5
+    gapbench run fashion_mnist --pilot   # 8 runs on another seed, from which targets and train_losses were set
+
+The recipe is that of size_sweep with half as many steps again, for twice the images.
+"""
+
+from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+
+EXPERIMENT = Experiment(
+    question="On clothes instead of digits: does the flatten head overfit more, and learn faster, as inputs grow?",
+    runs=grid(
+        task=[Task(dataset="fashion_mnist", px=px, train_images=2000) for px in (14, 20, 28, 40)],
+        backbone=Backbone(width=16, stages=2),
+        head=("flatten", "gap"),
+        recipe=Recipe(peak_lr=3e-3, batch=64, steps=480, eval_every=32, warmup_steps=16),
+        seed=range(10),
+    ),
+    family=("C2", "C5"),
+    pilot_seeds=(100,),
+    targets=(0.7, 0.6, 0.5),
+    train_losses=(0.8, 0.6, 0.4),
+)

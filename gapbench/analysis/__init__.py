@@ -1,0 +1,1 @@
+"""Records to evidence: tidy frames, measures, statistics, claims. Never imports JAX."""

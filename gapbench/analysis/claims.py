@@ -1,0 +1,251 @@
+"""The folk claims about global average pooling, each with an estimand, a margin and a rule fixed before the runs.
+
+A card is computed from records; no outcome is written by hand. The margin is the smallest effect worth choosing a
+head for, and the rule asks on which side of it the 95 % interval lies:
+
+    supported   wholly beyond the margin on the claimed side (and Holm-adjusted p < 0.05 where there is a test)
+    refuted     wholly short of the margin: an effect worth having is excluded
+    undecided   the interval holds the margin
+    depends     (over several cells) supported in one, refuted in another
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gapbench.analysis.pairs import compare_pairs
+from gapbench.analysis.stats import holm
+from gapbench.counts import count_backbone, count_spec_head
+from gapbench.records import Record
+from gapbench.spec import Experiment
+
+ALPHA = 0.05
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said, and how it is judged."""
+
+    title: str
+    estimand: str
+    margin: float
+    rule: str
+
+
+CLAIMS = {
+    "C1": Claim(
+        "GAP needs fewer parameters, whatever the input size",
+        "parameters of the whole net, gap / flatten, in closed form",
+        1.0,
+        "supported if the ratio is below 1 and the gap head has the same size at every input size",
+    ),
+    "C2": Claim(
+        "GAP suppresses overfitting",
+        "overfit (train - test accuracy) at matched train loss, gap - flatten, paired by seed",
+        -0.005,
+        "supported if overfit falls by more than half a point and test error does not rise by half a point;"
+        " refuted if either is excluded",
+    ),
+    "C5": Claim(
+        "GAP converges more slowly",
+        "steps to the target validation accuracy (restricted mean), gap / flatten, paired by seed",
+        1.05,
+        "supported if gap needs more than 5 % more steps; refuted if that is excluded",
+    ),
+    "C6": Claim(
+        "GAP is cheaper to run",
+        "training images per second, gap / flatten, interleaved on one device",
+        1.05,
+        "supported if gap is more than 5 % faster; refuted if that is excluded",
+    ),
+}
+ERROR_MARGIN = 0.005  # by which C2 lets test error differ before it counts as worse
+
+
+@dataclass(frozen=True)
+class Card:
+    """One claim in one cell (or over all: px is None), with everything a reader needs to judge the verdict."""
+
+    claim: str
+    title: str
+    dataset: str
+    px: int | None
+    regime: str
+    estimand: str
+    margin: float
+    rule: str
+    answers: tuple[str, ...]  # yes, no or unknown to each part of the rule
+    outcome: str
+    estimate: float
+    low: float
+    high: float
+    n: int  # pairs of seeds; of interleaved timing blocks for C6; of nets for C1
+    n_declared: int
+    p: float  # exact sign-flip, two-sided; nan where the claim has no test
+    p_adjusted: float  # Holm over the experiment's family
+    note: str
+
+
+def beyond(low: float, high: float, margin: float, above: bool) -> str:
+    """yes, no or unknown: does the interval lie wholly beyond the margin, on the claimed side?"""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "unknown"
+    if above:
+        return "yes" if low > margin else "no" if high < margin else "unknown"
+    return "yes" if high < margin else "no" if low > margin else "unknown"
+
+
+def decide(answers: Sequence[str], p_adjusted: float | None = None) -> str:
+    """The outcome when every answer must be yes; `p_adjusted` is None for a claim without a test."""
+    if "no" in answers:
+        return "refuted"
+    significant = p_adjusted is None or p_adjusted < ALPHA
+    return "supported" if significant and all(answer == "yes" for answer in answers) else "undecided"
+
+
+def overall(outcomes: Sequence[str]) -> str:
+    """One outcome over cells: theirs if they agree, `depends` if they contradict each other, else `undecided`."""
+    found = set(outcomes)
+    if len(found) == 1:
+        return found.pop()
+    return "depends" if {"supported", "refuted"} <= found or "depends" in found else "undecided"
+
+
+def make_card(experiment: Experiment, claim: str, dataset: str, px: int | None, **fields: Any) -> Card:
+    """A card with what the claim itself fixes filled in; the outcome waits for `judge`."""
+    blank = {"estimate": NAN, "low": NAN, "high": NAN, "n": 0, "n_declared": 0, "p": NAN, "p_adjusted": NAN, "note": ""}
+    declared = {**asdict(CLAIMS[claim]), **blank, "answers": (), "outcome": "undecided"}
+    return Card(claim=claim, dataset=dataset, px=px, regime=experiment.regime, **{**declared, **fields})
+
+
+def comparison_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The numbers of one row of `compare_pairs` as a card's fields."""
+    n, missing = int(row["n"]), int(row["pairs_left_out"])
+    fields: dict[str, Any] = {"n": n, "n_declared": n + missing}
+    if n:
+        fields |= {name: float(row[name]) for name in ("estimate", "low", "high")} | {"p": float(row["sign_flip_p"])}
+    if missing:
+        fields["note"] = f"{missing} of {n + missing} pairs have no value. "
+    return fields
+
+
+def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
+    """Exact: counted in closed form for every size, no interval needed."""
+    nets = {(r.spec.task.dataset, r.spec.task.px, r.spec.head): r for r in records if r.classes}
+    heads = {key: count_spec_head(record.spec, record.classes).parameters for key, record in nets.items()}
+    cards = []
+    for dataset, px in sorted({key[:2] for key in nets}):
+        keys = [(dataset, px, head) for head in experiment.pair]
+        if any(key not in nets for key in keys):
+            continue
+        flatten, gap = (heads[key] for key in keys)
+        shared = count_backbone(nets[keys[0]].spec, nets[keys[0]].image_channels).parameters
+        ratio = (shared + gap) / (shared + flatten)
+        same_size = len({heads[key] for key in nets if key[2] == experiment.pair[1]}) == 1
+        cards.append(
+            make_card(
+                experiment,
+                "C1",
+                dataset,
+                px,
+                answers=("yes" if ratio < 1 else "no", "yes" if same_size else "no"),
+                note=f"head {flatten:,} against {gap:,} parameters, whole net {shared + flatten:,} against {shared + gap:,}",
+                **{"estimate": ratio, "low": ratio, "high": ratio, "n": 1, "n_declared": 1},
+            )
+        )
+    return cards
+
+
+def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
+    """Overfit at matched train loss, together with test error: less overfit bought with more errors is no gain."""
+    names = (f"overfit_at_{experiment.train_losses[0]:g}", "test_error", "overfit_final")
+    tables = [compare_pairs(measures, experiment, name).to_dict("records") for name in names]
+    cards = []
+    for matched, error, final in zip(*tables, strict=True):
+        fields = comparison_fields(matched)
+        error_low, error_high = error.get("low", NAN), error.get("high", NAN)
+        fields["answers"] = (
+            beyond(fields.get("low", NAN), fields.get("high", NAN), CLAIMS["C2"].margin, above=False),
+            beyond(error_low, error_high, ERROR_MARGIN, above=False),
+        )
+        note = fields.pop("note", "")
+        if error["n"]:
+            note += f"test error {points(error['estimate'])} [{points(error_low)}, {points(error_high)}] points"
+        if matched["n"] and final["n"] and matched["estimate"] * final["estimate"] < 0:
+            note += f"; at the last step overfit has the opposite sign ({points(final['estimate'])} points)"
+        cards.append(make_card(experiment, "C2", matched["dataset"], matched["px"], note=note, **fields))
+    return cards
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions in percentage points."""
+    return f"{100 * fraction:+.2f}"
+
+
+def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
+    """Restricted mean steps to the primary target; a run that never gets there counts with the last step."""
+    target = f"{experiment.targets[0]:g}"
+    cards = []
+    for row in compare_pairs(measures, experiment, f"steps_to_{target}", ratio=True).to_dict("records"):
+        fields = comparison_fields(row)
+        fields["answers"] = (beyond(fields.get("low", NAN), fields.get("high", NAN), CLAIMS["C5"].margin, above=True),)
+        cell = measures[(measures["dataset"] == row["dataset"]) & (measures["px"] == row["px"])]
+        reached = [cell.loc[cell["head"] == head, f"reached_{target}"] for head in experiment.pair]
+        note = ", ".join(f"{head} {r.sum()} of {len(r)}" for head, r in zip(experiment.pair, reached, strict=True))
+        note = f"{fields.pop('note', '')}target {target} reached by {note}"
+        cards.append(make_card(experiment, "C5", row["dataset"], row["px"], note=note, **fields))
+    return cards
+
+
+def cards_c6(experiment: Experiment, throughput: pd.DataFrame) -> list[Card]:
+    """One card a timed size (and device), at the batch the experiment trains with."""
+    if throughput.empty:
+        return []
+    batches = {spec.recipe.batch for spec in experiment.runs}
+    timed = throughput[throughput["batch"].isin(batches) & (throughput["status"] == "ok")]
+    cards = []
+    for row in timed[timed["phase"] == "train"].to_dict("records"):
+        fields = {name: float(row[name]) for name in ("estimate", "low", "high")}
+        like = timed[(timed["px"] == row["px"]) & (timed["device"] == row["device"]) & (timed["phase"] == "infer")]
+        also = "; ".join(f"inference {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in like.itertuples())
+        fields |= {"n": int(row["n"]), "n_declared": int(row["n"])}
+        answers = (beyond(row["low"], row["high"], CLAIMS["C6"].margin, above=True),)
+        note = f"{row['device']}, batch {row['batch']}; {also}"
+        cards.append(make_card(experiment, "C6", "random images", row["px"], answers=answers, note=note, **fields))
+    return cards
+
+
+def judge(experiment: Experiment, cards: list[Card]) -> list[Card]:
+    """Adjust p over the family, decide each card, and add one card a claim over all its cells."""
+    family = [i for i, card in enumerate(cards) if card.claim in experiment.family]
+    adjusted = dict(zip(family, holm(np.array([cards[i].p for i in family])), strict=True))
+    judged = []
+    for i, card in enumerate(cards):
+        p_adjusted = float(adjusted.get(i, NAN))
+        outcome = decide(card.answers, p_adjusted if card.claim in experiment.family else None)
+        judged.append(replace(card, p_adjusted=p_adjusted, outcome=outcome))
+    return judged + [combine(experiment, claim, judged) for claim in CLAIMS if any(c.claim == claim for c in judged)]
+
+
+def combine(experiment: Experiment, claim: str, cards: list[Card]) -> Card:
+    """The card of a claim over all cells: an outcome and how the cells fell, no pooled estimate."""
+    own = [card for card in cards if card.claim == claim]
+    note = "; ".join(f"{card.px} px {card.outcome}" for card in own)
+    datasets = ", ".join(dict.fromkeys(card.dataset for card in own))
+    fields = {"n": min(c.n for c in own), "n_declared": max(c.n_declared for c in own)}
+    return make_card(experiment, claim, datasets, None, outcome=overall([c.outcome for c in own]), note=note, **fields)
+
+
+def make_cards(
+    experiment: Experiment, records: list[Record], measures: pd.DataFrame, throughput: pd.DataFrame
+) -> list[Card]:
+    """Every card of an experiment, judged: one a claim and cell, then one a claim over all cells."""
+    cards = cards_c1(experiment, records)
+    if not measures.empty:
+        cards += cards_c2(experiment, measures) + cards_c5(experiment, measures)
+    return judge(experiment, cards + cards_c6(experiment, throughput))

@@ -1,0 +1,99 @@
+"""What one run's curve says about overfitting and convergence: one number a measure, nan where it is undefined.
+
+Accuracies are fractions, `overfit` is train accuracy minus test accuracy, both evaluated in eval mode.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+
+from gapbench.records import Record
+from gapbench.spec import Experiment
+
+Column = Float[np.ndarray, "T"]
+
+
+class TimeTo(NamedTuple):
+    """Steps until a target, or the last step where it was never reached (right-censored)."""
+
+    step: float
+    reached: bool
+
+
+def steps_to_target(step: Shaped[np.ndarray, "T"], accuracy: Column, target: float, horizon: int) -> TimeTo:
+    """The first of two consecutive evaluations at or above the target.
+
+    A run that ends earlier because it diverged never reaches it either: it is censored at the horizon too.
+    """
+    above = accuracy >= target
+    twice = np.flatnonzero(above[:-1] & above[1:])
+    return TimeTo(float(step[twice[0]]), True) if len(twice) else TimeTo(float(horizon), False)
+
+
+def at_train_loss(train_loss: Column, values: Column, level: float) -> float:
+    """`values` where the train loss first falls to `level`, linear between the two evaluations around it.
+
+    nan where the run never gets there.
+    """
+    below = np.flatnonzero(train_loss <= level)
+    if not len(below):
+        return float("nan")
+    after = int(below[0])
+    if after == 0:
+        return float(values[0])
+    span = train_loss[after - 1] - train_loss[after]
+    share = (train_loss[after - 1] - level) / span
+    return float(values[after - 1] + share * (values[after] - values[after - 1]))
+
+
+def mean_over_training(step: Shaped[np.ndarray, "T"], values: Column) -> float:
+    """Area under the curve divided by its length (trapezoids)."""
+    return float(np.trapezoid(values, step) / (step[-1] - step[0]))
+
+
+def measure_run(record: Record, curve: pd.DataFrame, experiment: Experiment) -> dict[str, float | bool]:
+    """Every measure of one run; `curve` holds its rows of the curves frame.
+
+    overfit_final, overfit_best_val, overfit_at_LOSS, overfit_area, test_error, train_loss_final, best_val_accuracy,
+    val_area, and for each target steps_to_TARGET (restricted to the last step) with reached_TARGET.
+    """
+    nan = float("nan")
+    row: dict[str, float | bool] = {}
+    steps = curve["step"].to_numpy()
+    train, val, test = (curve[f"{split}_accuracy"].to_numpy() for split in ("train", "val", "test"))
+    overfit, train_loss = train - test, curve["train_loss"].to_numpy()
+    whole = record.status == "ok"  # a diverged run has no last step, but it has a path to a target
+    best = int(np.argmax(val)) if len(val) else 0
+    row["overfit_final"] = float(overfit[-1]) if whole else nan
+    row["overfit_best_val"] = float(overfit[best]) if whole else nan
+    for level in experiment.train_losses:
+        row[f"overfit_at_{level:g}"] = at_train_loss(train_loss, overfit, level)
+    row["overfit_area"] = mean_over_training(steps, overfit) if whole else nan
+    row["test_error"] = 1 - record.final["test"].accuracy if whole else nan
+    row["train_loss_final"] = record.final["train"].loss if whole else nan
+    row["best_val_accuracy"] = float(val[best]) if len(val) else nan
+    row["val_area"] = mean_over_training(steps, val) if whole else nan
+    for target in experiment.targets:
+        time = steps_to_target(steps, val, target, record.spec.recipe.steps)
+        row[f"steps_to_{target:g}"], row[f"reached_{target:g}"] = time
+    return row
+
+
+def measures_frame(records: list[Record], curves: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """One row a run that was trained (ok or diverged): the spec's fields, status, and its measures."""
+    columns = ["step", *(f"{split}_{value}" for split in ("train", "val", "test") for value in ("loss", "accuracy"))]
+    by_run = {str(run_id): rows for run_id, rows in curves.groupby("run_id")}
+    empty = pd.DataFrame(columns=columns, dtype=float)
+    rows = [
+        {
+            "run_id": record.run_id,
+            **record.spec.row,
+            "status": record.status,
+            **measure_run(record, by_run.get(record.run_id, empty), experiment),
+        }
+        for record in records
+        if record.status in ("ok", "diverged")
+    ]
+    return pd.DataFrame(rows)

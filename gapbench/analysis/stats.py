@@ -1,0 +1,158 @@
+"""Arrays in, numbers out: paired intervals, exact tests, multiplicity and survival, by SciPy and statsmodels.
+
+Nothing here reads a file, draws, or knows what a head is. The unit is the pair: entry i of both arrays is one seed.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import stats
+from statsmodels.duration.survfunc import SurvfuncRight
+from statsmodels.stats.multitest import multipletests
+
+from gapbench.keys import generator_for
+
+Values = Float[np.ndarray, "S"]
+RESAMPLES = 9999
+EXACT_PAIRS = 20  # up to 2^20 sign patterns are enumerated; beyond, as many are drawn
+
+
+class Interval(NamedTuple):
+    """An estimate with its two-sided 95 % bootstrap interval over pairs."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int  # pairs
+    method: str  # BCa, or percentile where BCa is undefined
+
+
+def _bootstrap(
+    samples: tuple[Values, ...], statistic: object, estimate: float, methods: tuple[str, ...] = ("BCa", "percentile")
+) -> Interval:
+    n = len(samples[0])
+    if n < 2:
+        return Interval(estimate, float("nan"), float("nan"), n, "none")
+    for method in methods:  # BCa is nan when its jackknife has no spread, as when all pairs are equal
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)
+            result = stats.bootstrap(
+                samples,
+                statistic,
+                paired=True,
+                vectorized=True,
+                method=method,
+                n_resamples=RESAMPLES,
+                rng=generator_for(0, "bootstrap"),
+            )
+        low, high = (float(end) for end in result.confidence_interval)
+        if np.isfinite([low, high]).all():
+            break
+    return Interval(estimate, low, high, n, method)
+
+
+def mean_interval(values: Values) -> Interval:
+    """Mean over seeds."""
+    return _bootstrap((values,), lambda x, axis: np.mean(x, axis=axis), float(np.mean(values)))
+
+
+def mean_band(values: Float[np.ndarray, "S T"]) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
+    """Ends of the interval of the mean over seeds at each step of a curve (percentile: T intervals at once)."""
+    draws = generator_for(0, "bootstrap").integers(len(values), size=(RESAMPLES, len(values)))
+    weights = np.stack([np.bincount(draw, minlength=len(values)) for draw in draws]) / len(values)
+    low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def median_interval(values: Values) -> Interval:
+    """Median over interleaved blocks: one disturbed block does not move it (percentile: BCa fits smooth statistics)."""
+    return _bootstrap(
+        (values,), lambda x, axis: np.median(x, axis=axis), float(np.median(values)), methods=("percentile",)
+    )
+
+
+def difference_interval(reference: Values, treatment: Values) -> Interval:
+    """Mean paired difference, treatment - reference."""
+    return mean_interval(treatment - reference)
+
+
+def ratio_interval(reference: Values, treatment: Values) -> Interval:
+    """Ratio of means, mean(treatment) / mean(reference), resampling pairs."""
+
+    def ratio(t: np.ndarray, r: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(np.mean(t, axis=axis) / np.mean(r, axis=axis))
+
+    return _bootstrap((treatment, reference), ratio, float(np.mean(treatment) / np.mean(reference)))
+
+
+def sign_flip_p(differences: Values) -> float:
+    """Two-sided exact p of the mean difference when every pair's sign may flip: k / 2^n patterns as extreme.
+
+    The smallest possible value is 2 / 2^n: 0.0625 for 5 pairs, 0.002 for 10.
+    """
+    if len(differences) < 2 or not np.any(differences):
+        return 1.0  # one pair: both of its patterns are as extreme
+    exact = len(differences) <= EXACT_PAIRS
+    result = stats.permutation_test(
+        (differences,),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf if exact else 2**EXACT_PAIRS,
+        batch=2**14,
+        rng=generator_for(0, "bootstrap"),
+    )
+    return float(result.pvalue)
+
+
+def wilcoxon_p(differences: Values) -> float:
+    """Two-sided Wilcoxon signed-rank p; zeros split between the signs."""
+    if not np.any(differences):
+        return 1.0
+    ties = len(np.unique(np.abs(differences))) < len(differences) or not np.all(differences)
+    return float(stats.wilcoxon(differences, zero_method="zsplit", method="asymptotic" if ties else "exact").pvalue)
+
+
+def holm(p_values: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M"]:
+    """Holm's step-down adjustment over the family; nan stays nan and counts as no test."""
+    adjusted = np.full(len(p_values), np.nan)
+    tested = np.isfinite(p_values)
+    if tested.any():
+        adjusted[tested] = multipletests(p_values[tested], method="holm")[1]
+    return adjusted
+
+
+def correlation(a: Values, b: Values) -> float:
+    """Pearson correlation of the two arms over seeds; nan where an arm does not vary."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(stats.pearsonr(a, b).statistic)
+
+
+def probability_lower(reference: Values, treatment: Values) -> float:
+    """P(treatment < reference) over pairs, ties counted half."""
+    return float(np.mean(treatment < reference) + 0.5 * np.mean(treatment == reference))
+
+
+class Survival(NamedTuple):
+    """A Kaplan-Meier curve: the fraction not yet there after each time, a step function from (0, 1)."""
+
+    time: Float[np.ndarray, "T"]
+    surviving: Float[np.ndarray, "T"]
+
+
+def kaplan_meier(time: Shaped[np.ndarray, "S"], reached: Bool[np.ndarray, "S"]) -> Survival:
+    """S(t) over runs; a run that never reached its target is censored at its time."""
+    if not reached.any():
+        return Survival(np.array([0.0]), np.array([1.0]))
+    curve = SurvfuncRight(np.asarray(time, float), reached.astype(int))
+    return Survival(np.r_[0.0, curve.surv_times], np.r_[1.0, curve.surv_prob])
+
+
+def restricted_mean(survival: Survival, horizon: float) -> float:
+    """Area under S(t) from 0 to the horizon: the mean of min(time, horizon)."""
+    edges = np.r_[survival.time, horizon].clip(max=horizon)
+    return float(np.sum(np.diff(edges) * survival.surviving))

@@ -1,0 +1,88 @@
+"""Parameters, arithmetic and memory in closed form, from a spec alone: no model is built, no JAX imported."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gapbench.spec import Backbone, Recipe, RunSpec, choose
+
+FLOAT_BYTES = 4  # parameters, moments and activations are float32
+
+
+class Counts(NamedTuple):
+    """Of one part of a net; arithmetic and activations for one image, forward."""
+
+    parameters: int
+    flops: int  # a multiply-add counts as two; biases, norms and ReLUs are left out
+    activation_bytes: int  # of the layer outputs that training keeps for the backward pass
+
+    def __add__(self, other: object) -> "Counts":
+        assert isinstance(other, Counts)
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def count_flatten(channels: int, feature_px: int, classes: int) -> Counts:
+    """(H·W·C + 1)·K parameters."""
+    inputs = feature_px**2 * channels
+    return Counts((inputs + 1) * classes, 2 * inputs * classes, FLOAT_BYTES * classes)
+
+
+def count_gap(channels: int, feature_px: int, classes: int) -> Counts:
+    """(C + 1)·K parameters at every input size; the average adds H·W·C numbers."""
+    flops = feature_px**2 * channels + 2 * channels * classes
+    return Counts((channels + 1) * classes, flops, FLOAT_BYTES * (channels + classes))
+
+
+def count_gap_conv(channels: int, feature_px: int, classes: int) -> Counts:
+    """(C + 1)·K parameters, applied at every position."""
+    maps = feature_px**2 * classes
+    return Counts((channels + 1) * classes, 2 * channels * maps + maps, FLOAT_BYTES * (maps + classes))
+
+
+# A head of your own that should appear in the parameter table needs its closed form here, under the same name.
+HEAD_COUNTS: dict[str, Callable[[int, int, int], Counts]] = {
+    "flatten": count_flatten,
+    "gap": count_gap,
+    "gap_conv": count_gap_conv,
+    "gmp": count_gap,
+}
+
+
+def count_head(head: str, channels: int, feature_px: int, classes: int) -> Counts:
+    """Counts of a head on a C×H'×H' feature map with K classes; raises UserError for a head without closed form."""
+    name = head.partition(":")[0]
+    choose("head", name, HEAD_COUNTS)
+    return HEAD_COUNTS[name](channels, feature_px, classes)
+
+
+def count_plain(backbone: Backbone, px: int, image_channels: int) -> Counts:
+    """Two 3×3 convolutions with bias a stage: (9·C_in + 1)·C_out parameters each, and 2·C where there is a norm."""
+    total, c_in = Counts(0, 0, 0), image_channels
+    for stage in range(backbone.stages):
+        c_out = backbone.width * 2**stage
+        for _ in range(2):
+            px -= 2 if backbone.padding == "valid" else 0
+            parameters = (9 * c_in + 1) * c_out + (2 * c_out if backbone.norm != "none" else 0)
+            total += Counts(parameters, 2 * 9 * c_in * c_out * px**2, FLOAT_BYTES * c_out * px**2)
+            c_in = c_out
+        px //= 2
+        total += Counts(0, 0, FLOAT_BYTES * c_out * px**2)  # the pooled map
+    return total
+
+
+BACKBONE_COUNTS: dict[str, Callable[[Backbone, int, int], Counts]] = {"plain": count_plain}
+
+
+def count_backbone(spec: RunSpec, image_channels: int) -> Counts:
+    """Counts of a spec's backbone; raises UserError for a backbone without closed form."""
+    choose("backbone", spec.backbone.kind, BACKBONE_COUNTS)
+    return BACKBONE_COUNTS[spec.backbone.kind](spec.backbone, spec.task.px, image_channels)
+
+
+def count_spec_head(spec: RunSpec, classes: int) -> Counts:
+    """Counts of a spec's head."""
+    return count_head(spec.head, spec.backbone.channels, spec.backbone.feature_px(spec.task.px), classes)
+
+
+def optimizer_bytes(recipe: Recipe, parameters: int) -> int:
+    """State beside the parameters: two moments a parameter for AdamW, one momentum for SGD."""
+    return FLOAT_BYTES * parameters * {"adamw": 2, "sgd": 1}[recipe.optimizer]

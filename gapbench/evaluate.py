@@ -1,0 +1,67 @@
+"""The one evaluation: every split, padded and masked, in eval mode, so that every image counts exactly once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+Moments = tuple[Float[Array, "C"], Float[Array, "C"]]  # mean and standard deviation of the training pixels, by channel
+BATCH = 100  # images a call (on the CPU larger ones leave the cache); the last batch of a split is padded to it
+
+
+class Score(NamedTuple):
+    """Mean cross entropy in nats, and the fraction of images classified correctly."""
+
+    loss: float
+    accuracy: float
+
+
+def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array, "B H W C"]:
+    """(x / 255 - mean) / std by channel, in float32."""
+    mean, std = moments
+    scaled = images.astype(jnp.float32) / 255.0
+    return (scaled - mean[None, None, None]) / std[None, None, None]
+
+
+def count_batch(
+    graph: nnx.GraphDef,
+    variables: Any,
+    moments: Moments,
+    images: UInt8[Array, "B H W C"],
+    labels: Int[Array, "B"],
+    counts: Bool[Array, "B"],
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Summed loss and number correct over the images that count (`counts` is False on padding).
+
+    `variables` are the states that `graph` merges with: parameters, and batch statistics.
+    """
+    logits = nnx.merge(graph, *variables)(normalise(images, moments), train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    correct = jnp.argmax(logits, axis=-1) == labels
+    return jnp.sum(jnp.where(counts, losses, 0.0)), jnp.sum(counts & correct)
+
+
+def evaluate(
+    count: Callable[..., tuple[jax.Array, jax.Array]],
+    images: UInt8[np.ndarray, "N H W C"],
+    labels: Int[np.ndarray, "N"],
+) -> Score:
+    """Score of one split; `count(images, labels, counts)` is `count_batch` with the model and the moments filled in."""
+    sums = []
+    for start in range(0, len(labels), BATCH):
+        x, y = images[start : start + BATCH], labels[start : start + BATCH]
+        padding = BATCH - len(y)
+        sums.append(
+            count(
+                np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0))),
+                np.pad(y, (0, padding)),
+                np.arange(BATCH) < len(y),
+            )
+        )
+    losses, correct = zip(*jax.device_get(sums), strict=True)  # one wait for the whole split
+    return Score(float(np.sum(losses, dtype=np.float64)) / len(labels), float(np.sum(correct)) / len(labels))

@@ -1,0 +1,68 @@
+"""Feature map to logits: the only file in which the two arms differ.
+
+To add a head, write a module that maps [B, H, W, C] to [B, K] and register it: `HEADS["mine"] = Mine`.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from gapbench.models.backbones import as_matrix
+
+Features = Float[Array, "B H W C"]
+Logits = Float[Array, "B K"]
+
+
+class Flatten(nnx.Module):
+    """logits = W vec(x) + b, with (H·W·C + 1)·K parameters: one weight a position, channel and class."""
+
+    def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
+        self.dense = nnx.Linear(feature_px**2 * channels, classes, rngs=rngs)
+
+    def __call__(self, x: Features) -> Logits:
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+class Gap(nnx.Module):
+    """logits = W mean_{hw}(x) + b, with (C + 1)·K parameters at every input size (Lin et al. 2013, Zhou et al. 2016)."""
+
+    def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
+        self.dense = nnx.Linear(channels, classes, rngs=rngs)
+
+    def __call__(self, x: Features) -> Logits:
+        return self.dense(jnp.mean(x, axis=(1, 2)))
+
+
+class GapConv(nnx.Module):
+    """logits = mean_{hw}(V x + c): Network in Network's own head, [B, H, W, K] maps straight into softmax.
+
+    A 1×1 convolution to one map a class, no dense layer. `gap_conv` is the linear form, the same function as
+    `gap`; `gap_conv:relu` keeps the ReLU that Network in Network has before the average.
+    """
+
+    def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(
+            channels, classes, (1, 1), kernel_init=as_matrix(nnx.initializers.lecun_normal()), rngs=rngs
+        )
+        self.relu = argument == "relu"
+
+    def __call__(self, x: Features) -> Logits:
+        maps = self.conv(x)
+        return jnp.mean(nnx.relu(maps) if self.relu else maps, axis=(1, 2))
+
+
+class Gmp(nnx.Module):
+    """logits = W max_{hw}(x) + b: global max pooling, as many parameters as `gap`."""
+
+    def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
+        self.dense = nnx.Linear(channels, classes, rngs=rngs)
+
+    def __call__(self, x: Features) -> Logits:
+        return self.dense(jnp.max(x, axis=(1, 2)))
+
+
+HeadMaker = Callable[[int, int, int, str, nnx.Rngs], nnx.Module]
+HEADS: dict[str, HeadMaker] = {"flatten": Flatten, "gap": Gap, "gap_conv": GapConv, "gmp": Gmp}
+ARGUMENTS: dict[str, tuple[str, ...]] = {"gap_conv": ("relu",)}  # what may follow the colon, for our own heads

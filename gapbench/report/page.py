@@ -1,0 +1,67 @@
+"""One self-contained HTML page: verdicts first, then figures and sortable tables; no network, readable on a phone."""
+
+import base64
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gapbench.analysis.claims import CLAIMS, Card
+from gapbench.report.tables import Table, card_interval, card_number
+from gapbench.spec import Experiment
+
+CAPTIONS = {
+    "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy; bands are 95 % intervals over seeds.",
+    "overfit_by_size": "Does the head's effect grow with the input? Means with 95 % intervals over seeds.",
+    "paired_differences": "Is it real? One dot a pair of runs that differ in the head alone.",
+    "time_to_target": "How long until the target? Kaplan-Meier curves; a marker at the end: runs that never got there.",
+    "accuracy_by_parameters": "What do the parameters buy?",
+    "throughput_ratio": "Is it cheaper to run? Above one, gap is faster.",
+}
+MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?", "depends": "±"}  # beside the colour
+
+
+def card_view(card: Card) -> dict[str, str]:
+    """A card's text as the page shows it."""
+    row = {"claim": card.claim, "low": card.low, "high": card.high}
+    return {
+        "size": "all sizes" if card.px is None else f"{card.px} px",
+        "outcome": card.outcome,
+        "mark": MARKS[card.outcome],
+        "estimate": card_number(card.claim, card.estimate),
+        "interval": card_interval(row),
+        "n": f"{card.n}" if card.n == card.n_declared else f"{card.n} of {card.n_declared}",
+        "p": "–" if card.p_adjusted != card.p_adjusted else f"{card.p_adjusted:.3f}",
+        "note": card.note,
+    }
+
+
+def render_page(
+    name: str,
+    experiment: Experiment,
+    cards: Sequence[Card],
+    tables: Sequence[Table],
+    figures: dict[str, dict[str, bytes]],
+    note: str,
+) -> str:
+    """The page's HTML; `note` says what is incomplete, or is empty."""
+    environment = Environment(
+        loader=PackageLoader("gapbench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    claims = []
+    for claim, declared in CLAIMS.items():
+        own = [card for card in cards if card.claim == claim]
+        if own:
+            whole = next(card for card in own if card.px is None)
+            cells = [card_view(card) for card in own if card.px is not None]
+            claims.append({"id": claim, "declared": declared, "whole": card_view(whole), "cells": cells})
+    pictures = [
+        {"name": figure, "caption": caption, "data": base64.b64encode(figures[figure]["svg"]).decode()}
+        for figure, caption in CAPTIONS.items()
+    ]
+    return environment.get_template("page.html").render(
+        name=name, experiment=experiment, claims=claims, tables=tables, pictures=pictures, note=note
+    )

@@ -1,0 +1,265 @@
+"""Which cells of an experiment are missing, and the worker processes that train them.
+
+Nothing here imports JAX: each worker is pinned to a core of its own before it does.
+"""
+
+import contextlib
+import ctypes
+import difflib
+import fcntl
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+
+from gapbench.records import SCHEMA, Record, load_records, remove_parts, write_record, write_text
+from gapbench.spec import Experiment, RunSpec, UserError
+
+ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
+THREAD_FLAGS = "--xla_cpu_multi_thread_eigen=false"
+
+
+def experiment_files() -> dict[str, Path]:
+    """The experiments known by name: those of the checkout, then those of ./experiments."""
+    folders = (ROOT / "experiments", Path("experiments"))
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("[a-z]*.py"))}
+
+
+def import_file(path: Path) -> ModuleType:
+    """Run an experiment's file, which may also register heads, backbones and data of the user's own."""
+    module_spec = importlib.util.spec_from_file_location(f"gapbench_experiment_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+def find_experiment(name: str) -> tuple[Path, Experiment]:
+    """The file and declaration of an experiment, by name or by path.
+
+    Raises:
+      UserError: no such name (with the nearest), or a file that declares no EXPERIMENT.
+    """
+    files = experiment_files()
+    path = Path(name) if name.endswith(".py") else files.get(name)
+    if path is None or not path.is_file():
+        near = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(files)}; or a path to a .py file"
+        raise UserError(f"unknown experiment {name!r}: {hint}")
+    experiment = getattr(import_file(path), "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{path}: declares no EXPERIMENT = Experiment(...)")
+    return path, experiment
+
+
+def select(runs: tuple[RunSpec, ...], only: str | None) -> list[RunSpec]:
+    """The runs for which the expression holds, e.g. `px == 28 and head == "gap"` (pandas' query syntax).
+
+    Raises:
+      UserError: the expression cannot be evaluated, or holds for no run.
+    """
+    if only is None:
+        return list(runs)
+    rows = pd.DataFrame([spec.row for spec in runs])
+    try:
+        kept = rows.query(only, engine="python").index
+    except Exception as error:  # pandas raises what the expression raises
+        columns = ", ".join(map(str, rows.columns[rows.nunique() > 1]))
+        raise UserError(f"--only {only!r}: {error}; the fields that vary are {columns}") from error
+    if not len(kept):
+        raise UserError(f"--only {only!r}: no run matches")
+    return [runs[i] for i in kept]
+
+
+def check_runnable(runs: list[RunSpec]) -> None:
+    """Raise UserError before anything is trained: an unknown name, missing data, or a subset that is too large.
+
+    Reading the data here also fills the cache that the workers share.
+    """
+    from gapbench.data import load, split
+    from gapbench.models.classifier import check_names
+
+    checked = {spec.model_copy(update={"seed": 0}): None for spec in runs}
+    for spec in checked:
+        check_names(spec)
+    for task in dict.fromkeys(spec.task for spec in checked):
+        split(load(task.dataset, task.px), task, seed=0)
+
+
+def cell_states(experiment: Experiment, out: Path) -> tuple[dict[str, str], list[str]]:
+    """Status of every declared run (`missing` where there is no record), and one line a broken record."""
+    records, broken = load_records(out)
+    status = {record.run_id: record.status for record in records}
+    return {spec.run_id: status.get(spec.run_id, "missing") for spec in experiment.runs}, broken
+
+
+def missing_runs(experiment: Experiment, out: Path, only: str | None = None) -> list[RunSpec]:
+    """The selected runs that have no record, pairs adjacent and the largest images first.
+
+    An interrupted sweep so holds whole pairs, its last cells are the shortest, and two workers start by compiling
+    different heads, each then finding the other's program in the shared compilation cache.
+
+    Raises:
+      UserError: a bad selection, or a record that cannot be read.
+    """
+    runs = select(experiment.runs, only)
+    states, broken = cell_states(experiment, out)
+    if broken:
+        raise UserError(broken[0])
+    todo = [spec for spec in runs if states[spec.run_id] == "missing"]
+    return sorted(todo, key=lambda spec: (-spec.task.px, spec.seed))  # stable: the heads of a seed stay side by side
+
+
+def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path, workers: int) -> Generator[Record]:
+    """Train the given runs, yielding each record once it is on disk, in the order in which they end.
+
+    The declaration is written first, so that a report knows what is missing.
+
+    Raises:
+      UserError: a second run in the same folder, or a folder that cannot be written.
+    """
+    with lock_folder(out):
+        remove_parts(out)
+        write_text(out / "experiment.json", experiment.model_dump_json(indent=1) + "\n")
+        if not todo:
+            return
+        try:
+            with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
+                tasks = (delayed(run_cell)(spec, out, path, os.getpid()) for spec in todo)
+                yield from Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(tasks)
+        finally:  # also when stopped by Ctrl-C or an error: no worker outlives the sweep
+            get_reusable_executor(max_workers=workers).shutdown(wait=True, kill_workers=True)
+
+
+@contextlib.contextmanager
+def lock_folder(out: Path) -> Iterator[None]:
+    """Hold the folder for one run; the lock goes with the process, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / ".lock", "w")  # noqa: SIM115 (held until the block ends)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another gapbench run is writing to {out}: wait for it, or choose another --out"
+            ) from error
+        yield
+
+
+_claimed: list[Any] = []  # the lock of this process's core, held until the process ends
+
+
+def pin_process() -> None:
+    """Before JAX is imported: one core of its own and one thread, so that numbers do not depend on the core count."""
+    if _claimed:
+        return
+    _claimed.append(claim_core() if hasattr(os, "sched_setaffinity") else None)
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {THREAD_FLAGS}".strip()
+
+
+def start_worker(parent: int) -> None:
+    """Once a worker process: it ends with its parent, leaves Ctrl-C to it, is pinned, and shares compiled programs."""
+    if _claimed:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed sweep leaves no worker behind
+        if os.getppid() != parent:
+            os._exit(1)  # the parent was gone before that took effect
+    pin_process()
+    import jax
+
+    from gapbench.data.places import cache_folder
+    from gapbench.records import cpu_model
+    from gapbench.spec import digest
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"xla-{digest(cpu_model())}"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def core_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def claim_core() -> Any:
+    """Pin this process to the first core that no other worker holds (its file lock ends with the process)."""
+    cores = sorted(os.sched_getaffinity(0))
+    for core in cores:
+        file = open(Path(tempfile.gettempdir()) / f"gapbench-{os.getuid()}-core-{core}.lock", "w")  # noqa: SIM115
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.sched_setaffinity(0, {core})
+            return file
+        file.close()
+    return None  # more workers than cores: the kernel places this one
+
+
+def run_cell(spec: RunSpec, out: Path, experiment: Path, parent: int) -> Record:
+    """Train one spec in a worker and write its record; what goes wrong in training is a record too."""
+    start_worker(parent)
+    import_file(experiment)  # for what it registers
+    record, timing = train_record(spec)
+    write_record(out, record, timing)
+    return record
+
+
+def retrain(spec: RunSpec) -> Record:
+    """The record of one run, trained in a fresh worker and not written."""
+    executor = get_reusable_executor(max_workers=1)
+    try:
+        record: Record = executor.submit(train_alone, spec, os.getpid()).result()
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+    return record
+
+
+def train_alone(spec: RunSpec, parent: int) -> Record:
+    """What `retrain`'s worker does."""
+    start_worker(parent)
+    return train_record(spec)[0]
+
+
+def train_record(spec: RunSpec) -> tuple[Record, dict[str, float]]:
+    """The record of one run, and its times in seconds."""
+    from gapbench.data import load
+    from gapbench.records import provenance
+    from gapbench.train import train_run
+
+    fields: dict[str, Any] = {  # as JSON would give them: the schema validates
+        "schema": SCHEMA,
+        "run_id": spec.run_id,
+        "pair_id": spec.pair_id,
+        "spec": spec,
+        "provenance": provenance(),
+    }
+    try:
+        dataset = load(spec.task.dataset, spec.task.px)
+        trained = train_run(spec, dataset)
+    except Exception as error:
+        memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Record(**fields, status="out_of_memory" if memory else "failed", reason=reason), {}
+    fields |= {
+        "status": "diverged" if trained.reason else "ok",
+        "reason": trained.reason,
+        "curve": trained.curve,
+        "final": {split: score._asdict() for split, score in trained.final.items()},
+        "pairing": trained.pairing,
+        "parameters": trained.parameters,
+        "image_channels": dataset.train_images.shape[-1],
+        "classes": len(dataset.class_names),
+    }
+    return Record(**fields), trained.timing

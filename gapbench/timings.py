@@ -1,0 +1,138 @@
+"""What a timing of both heads leaves: one JSON file an environment, read and written without JAX.
+
+The measurement itself is in `gapbench.throughput`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, model_validator
+
+from gapbench.records import write_text
+from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe, UserError, validate
+
+SCHEMA: Literal[1] = 1
+Phase = Literal["train", "infer"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class TimingRow(Declaration):
+    """One head in one phase at one input size and batch; what memory ended too early to measure is None."""
+
+    px: PositiveInt
+    batch: PositiveInt
+    head: str
+    phase: Phase  # train: a whole train step; infer: logits in eval mode
+    precision: Literal["float32"] = "float32"  # of the arrays; the matmul precision stands in the provenance
+    status: Literal["ok", "out_of_memory"]
+    reason: str = ""  # why the status is not ok
+    trace_s: Positive | None = None  # Python to jaxpr, with cold caches
+    lower_s: Positive | None = None  # jaxpr to StableHLO
+    compile_s: Positive | None = None  # StableHLO to machine code, without the persistent cache
+    calls_per_sample: Count = 0  # a sample is the mean of so many calls; the same for both heads
+    samples_s: tuple[Positive, ...] = ()  # seconds a call, all of them, in order: two a block of A B B A
+    flops: PositiveInt | None = None  # of one call in closed form, training as three forward passes; None if unknown
+    xla_flops: Positive | None = None  # of one call as XLA counts it, elementwise operations included
+    argument_bytes: Count | None = None
+    output_bytes: Count | None = None
+    temp_bytes: Count | None = None
+    alias_bytes: Count | None = None  # of the output that lies in donated arguments
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "TimingRow":
+        if (self.status == "ok") != (len(self.samples_s) > 0 and self.calls_per_sample > 0):
+            raise ValueError("samples_s: must be given when the status is ok, and only then")
+        if len(self.samples_s) % 2:
+            raise ValueError("samples_s: a block has two samples a head, so their number is even")
+        if (self.status == "ok") == bool(self.reason):
+            raise ValueError("reason: must be given when the status is not ok, and only then")
+        return self
+
+    @property
+    def images_per_s(self) -> Float[np.ndarray, "N"]:
+        """Of every sample: batch / seconds."""
+        return self.batch / np.asarray(self.samples_s, dtype=np.float64)
+
+
+class Peaks(Declaration):
+    """What the device reached in the same process, the best of several."""
+
+    matmul_flops_per_s: Positive  # float32 arrays, at the matmul precision of the provenance
+    copy_bytes_per_s: Positive  # read plus written
+
+
+class Throughput(Declaration):
+    """Every timing of one environment."""
+
+    schema_: Literal[1] = Field(SCHEMA, alias="schema")
+    provenance: dict[str, Any]
+    pair: tuple[str, str]  # the reference head and the head under test
+    backbone: Backbone
+    recipe: Recipe  # whose batch each row replaces
+    image_channels: PositiveInt
+    classes: PositiveInt
+    peaks: Peaks
+    rows: tuple[TimingRow, ...]
+
+    @property
+    def file_name(self) -> str:
+        """Device, number of devices and JAX version: `gpu-nvidia-h100-80gb-hbm3-x1-jax0.12.0.json`."""
+        source = self.provenance
+        device = re.sub(r"[^a-z0-9]+", "-", f"{source['platform']} {source['device']}".lower()).strip("-")
+        return f"{device}-x{source['devices']}-jax{source['packages']['jax']}.json"
+
+
+def block_ratios(reference: TimingRow, treatment: TimingRow) -> Float[np.ndarray, "N"]:
+    """Images per second of the treatment over those of the reference, one ratio an A B B A block.
+
+    ratio = (a_1 + a_2) / (b_1 + b_2), in seconds: a steady drift of the machine cancels inside a block.
+
+    Raises:
+      ValueError: the rows are not two heads of one cell, or one of them ran out of memory.
+    """
+    cells = {(row.px, row.batch, row.phase, row.precision, len(row.samples_s)) for row in (reference, treatment)}
+    if len(cells) > 1:
+        raise ValueError(f"no pair: the cells {sorted(cells)} differ")
+    if not reference.samples_s:
+        raise ValueError(f"no samples: {reference.reason}")
+    reference_s, treatment_s = (np.reshape(row.samples_s, (-1, 2)).mean(axis=1) for row in (reference, treatment))
+    return np.asarray(reference_s / treatment_s)
+
+
+def write_throughput(out: Path, result: Throughput) -> Path:
+    """Write `throughput/<file_name>`, one row a line; a rerun on the same environment replaces its file."""
+    fields = result.model_dump(mode="json", by_alias=True)
+    rows = ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop("rows"))
+    lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
+    path = out / "throughput" / result.file_name
+    write_text(path, "{\n" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "\n}\n")
+    return path
+
+
+def load_throughput(out: Path) -> list[Throughput]:
+    """Every environment's file below `out`, in the order of their names; none is an empty list.
+
+    Raises:
+      UserError: a file is truncated, of another schema or no timing; the message names it and the mend.
+    """
+    return [_load(path) for path in sorted((out / "throughput").glob("*.json"))]
+
+
+def _load(path: Path) -> Throughput:
+    mend = "delete it and run gapbench time again"
+    try:
+        raw = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); {mend}") from error
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path}: schema {schema!r}, this gapbench reads {SCHEMA}; {mend}")
+    try:
+        return validate(Throughput, raw, str(path))
+    except UserError as error:
+        raise UserError(f"{error}; {mend}") from error

@@ -1,0 +1,188 @@
+"""One run: a pure train step, and the loop that calls it, evaluates on the fixed grid and keeps the clock."""
+
+import functools
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from gapbench.data import Dataset, Split, batches, split
+from gapbench.evaluate import BATCH, Moments, Score, count_batch, evaluate, normalise
+from gapbench.keys import key_for
+from gapbench.models.classifier import init_classifier
+from gapbench.spec import Recipe, RunSpec
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes."""
+
+    params: nnx.State
+    stats: nnx.State  # batch statistics; empty without batch norm
+    opt_state: optax.OptState
+    step: Int[Array, ""]
+
+
+def make_schedule(recipe: Recipe) -> optax.Schedule:
+    """Linear warm-up from zero, then a half cosine to zero at the last step, or a constant."""
+    if recipe.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, recipe.peak_lr, recipe.warmup_steps, recipe.steps)
+    if not recipe.warmup_steps:  # optax's warmup_constant_schedule would stay at zero
+        return optax.constant_schedule(recipe.peak_lr)
+    return optax.warmup_constant_schedule(0.0, recipe.peak_lr, recipe.warmup_steps)
+
+
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """AdamW, or SGD with Nesterov momentum 0.9 and L2; weight decay acts on kernels alone."""
+
+    def kernels(params: nnx.State) -> Any:
+        return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+    schedule = make_schedule(recipe)
+    if recipe.optimizer == "adamw":
+        return optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=kernels)
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay, mask=kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
+    )
+
+
+def train_step(
+    graph: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    images: UInt8[Array, "B H W C"],
+    labels: Int[Array, "B"],
+    moments: Moments,
+    key: jax.Array,
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One update on one batch; returns the new state and the batch's mean cross entropy before it."""
+
+    def loss_fn(params: nnx.State) -> tuple[Float[Array, ""], nnx.State]:
+        model = nnx.merge(graph, params, state.stats, copy=True)  # batch norm may then update its own
+        logits = model(normalise(images, moments), train=True, key=jax.random.fold_in(key, state.step))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Param))
+
+    (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), stats, opt_state, state.step + 1), loss
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled step and evaluation of one shape."""
+
+    step: Callable[..., tuple[TrainState, jax.Array]]
+    count: Callable[..., tuple[jax.Array, jax.Array]]
+    compile_s: float
+
+
+def init_state(spec: RunSpec, image_channels: int, classes: int) -> tuple[nnx.GraphDef, TrainState]:
+    """The net's static graph and the state at step 0."""
+    graph, *states = nnx.split(init_classifier(spec, image_channels, classes), nnx.Param, ...)
+    params, stats = states
+    return graph, TrainState(params, stats, make_optimizer(spec.recipe).init(params), jnp.zeros((), jnp.int32))
+
+
+@functools.lru_cache(maxsize=16)
+def compile_program(shape: RunSpec, image_channels: int, classes: int) -> Program:
+    """Compile the step and the evaluation once for all seeds (`shape` is the spec with seed 0)."""
+    start = time.perf_counter()
+    graph, state = init_state(shape, image_channels, classes)
+    tx = make_optimizer(shape.recipe)
+    px, moments = shape.task.px, (jnp.zeros(image_channels), jnp.ones(image_channels))
+
+    def batch_of(n: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        return (
+            jax.ShapeDtypeStruct((n, px, px, image_channels), jnp.uint8),
+            jax.ShapeDtypeStruct((n,), jnp.int32),
+        )
+
+    step = jax.jit(functools.partial(train_step, graph, tx), donate_argnums=0)
+    count = jax.jit(functools.partial(count_batch, graph))
+    compiled_step = step.lower(state, *batch_of(shape.recipe.batch), moments, jax.random.key(0)).compile()
+    counted = jax.ShapeDtypeStruct((BATCH,), jnp.bool_)
+    compiled_count = count.lower((state.params, state.stats), moments, *batch_of(BATCH), counted).compile()
+    return Program(compiled_step, compiled_count, time.perf_counter() - start)
+
+
+class Trained(NamedTuple):
+    """What a run leaves: raw numbers, ready for its record."""
+
+    reason: str  # why it ended early; empty when it did not
+    curve: dict[str, list[Any]]  # columns step, split, loss, accuracy
+    final: dict[str, Score]  # by split at the last step, test on the whole split; empty for a run that ended early
+    pairing: dict[str, str]  # hashes of what the two runs of a pair must share
+    parameters: dict[str, int]  # of the backbone and of the head
+    timing: dict[str, float]  # seconds: compile_s (shared by the runs of one program), train_s, eval_s
+    state: TrainState
+
+
+def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
+    """Train and evaluate one spec, step by step: the CPU driver.
+
+    One compiled step is called from Python and dispatch runs ahead; the host waits only at evaluations. A loss
+    that is not finite ends the run, with the evaluations made so far.
+    """
+    splits = split(dataset, spec.task, spec.seed)
+    channels, classes = dataset.train_images.shape[-1], len(dataset.class_names)
+    program = compile_program(spec.model_copy(update={"seed": 0}), channels, classes)
+    _, state = init_state(spec, channels, classes)
+    order = batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed)
+    parts = {part: state.params[part] for part in ("backbone", "head")}
+    parameters = {part: sum(leaf.size for leaf in jax.tree.leaves(params)) for part, params in parts.items()}
+    pairing = {
+        "data": dataset.fingerprint,
+        "subset": splits.subset_hash,
+        "backbone": hash_arrays(parts["backbone"]),
+        "order": hash_arrays(order),
+    }
+    moments, key = (jnp.asarray(splits.mean), jnp.asarray(splits.std)), key_for(spec.seed, "dropout")
+    curve: dict[str, list[Any]] = {"step": [], "split": [], "loss": [], "accuracy": []}
+    timing = {"compile_s": program.compile_s, "train_s": 0.0, "eval_s": 0.0}
+    probes = {"train": splits.probe, "val": splits.val, "test": splits.test_probe}
+    reason, done, scores = "", 0, dict[str, Score]()
+    for step in spec.recipe.eval_steps:
+        start = time.perf_counter()
+        pending = []
+        for index in order[done:step]:
+            state, loss = program.step(state, splits.train.images[index], splits.train.labels[index], moments, key)
+            pending.append(loss)
+        finite = np.isfinite(jax.device_get(pending))
+        trained = time.perf_counter()
+        scores = evaluate_splits(program, state, moments, probes)
+        timing["train_s"] += trained - start
+        timing["eval_s"] += time.perf_counter() - trained
+        if not finite.all():
+            reason = f"the training loss is not finite at step {done + int(np.argmin(finite)) + 1}"
+        elif not all(np.isfinite(score.loss) for score in scores.values()):
+            reason = f"an evaluated loss is not finite at step {step}"
+        if reason:
+            break
+        for name, score in scores.items():
+            for column, value in zip(curve, (step, name, *score), strict=True):
+                curve[column].append(value)
+        done = step
+    final = {} if reason else scores | evaluate_splits(program, state, moments, {"test": splits.test})
+    return Trained(reason, curve, final, pairing, parameters, timing, state)
+
+
+def evaluate_splits(
+    program: Program, state: TrainState, moments: Moments, splits: Mapping[str, Split]
+) -> dict[str, Score]:
+    """The score of each named split."""
+    count = functools.partial(program.count, (state.params, state.stats), moments)
+    return {name: evaluate(count, part.images, part.labels) for name, part in splits.items()}
+
+
+def hash_arrays(arrays: Any) -> str:
+    """sha256 over the bytes of every leaf, 16 digits."""
+    leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(jax.device_get(arrays))]
+    return hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()[:16]

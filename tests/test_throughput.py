@@ -1,0 +1,293 @@
+"""The timing of a pair: fair order, every sample kept, memory's end told, and a file that needs no JAX."""
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gapbench import throughput
+from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
+from gapbench.throughput import (
+    Timed,
+    compile_head,
+    interleave,
+    measure_peaks,
+    needed_bytes,
+    random_inputs,
+    time_device,
+    time_pair,
+    time_sweep,
+    warm_up,
+)
+from gapbench.timings import Peaks, Throughput, TimingRow, block_ratios, load_throughput, write_throughput
+
+PAIR = ("flatten", "gap")
+SPEC = RunSpec(
+    task=Task(dataset="digits", px=8, train_images=100),
+    backbone=Backbone(width=4, stages=1),
+    head="gap",
+    recipe=Recipe(optimizer="sgd", schedule="constant", peak_lr=1e-3, batch=8, steps=10, eval_every=10, warmup_steps=1),
+    seed=0,
+)
+SHAPE = {"image_channels": 1, "classes": 10}
+
+
+def row(head: str, samples_s: tuple[float, ...], **fields: Any) -> TimingRow:
+    cell = {"px": 8, "batch": 8, "phase": "infer", "status": "ok", "calls_per_sample": 1}
+    return TimingRow(**{**cell, "head": head, "samples_s": samples_s, **fields})
+
+
+def result(**provenance: Any) -> Throughput:
+    source = {"platform": "cpu", "device": "AMD EPYC family 25 model 1 avx2", "devices": 1} | provenance
+    return Throughput(
+        schema=1,
+        provenance={**source, "packages": {"jax": "0.12.0.1"}},
+        pair=PAIR,
+        backbone=SPEC.backbone,
+        recipe=SPEC.recipe,
+        image_channels=1,
+        classes=10,
+        peaks=Peaks(matmul_flops_per_s=5e10, copy_bytes_per_s=1e10),
+        rows=(
+            row("flatten", (0.1 + 0.2, 1 / 3)),
+            row("gap", (), status="out_of_memory", reason="full", calls_per_sample=0),
+        ),
+    )
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm-up by count alone."""
+    monkeypatch.setattr(throughput, "WARM_UP_S", 0.0)
+
+
+class FakeDevice:
+    """Two heads whose calls take given seconds on a clock of their own."""
+
+    def __init__(self, **call_s: float):
+        self.now, self.order = 0.0, ""
+        self.heads = tuple(Timed(self.program(name, seconds), 0) for name, seconds in call_s.items())
+
+    def program(self, name: str, seconds: float) -> Any:
+        def call(carry: int) -> tuple[int, tuple[()]]:
+            self.now += seconds
+            self.order += name
+            return carry + 1, ()
+
+        return call
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_the_calls_go_a_b_b_a_and_every_sample_is_kept(quick: None) -> None:
+    device = FakeDevice(a=0.5, b=0.25)
+    calls, seconds = interleave(device.heads, samples=5, clock=device.clock)
+    assert device.order == "aaa" + "bbb" + "abba" * 3  # 5 samples a head need three blocks of two
+    assert calls == 1
+    assert seconds == ([0.5] * 6, [0.25] * 6)
+
+
+def test_short_calls_are_averaged_over_equally_many_calls_of_both_heads(quick: None) -> None:
+    device = FakeDevice(a=2**-9, b=2**-11)  # 0.002 s / 2**-11 s = 4.1, so five calls a sample
+    calls, seconds = interleave(device.heads, samples=2, clock=device.clock)
+    assert calls == 5
+    assert device.order == "aaabbb" + "aaaaabbbbbbbbbbaaaaa"
+    assert seconds == ([2**-9] * 2, [2**-11] * 2)
+
+
+@pytest.mark.parametrize(("call_s", "expected"), [(1.0, 3), (0.0625, 4)])
+def test_the_warm_up_reaches_its_count_and_its_time(call_s: float, expected: int) -> None:
+    device = FakeDevice(a=call_s)
+    assert warm_up(device.heads[0], device.clock) == call_s
+    assert device.heads[0].carry == expected  # 0.0625 · 3 = 0.1875 < 0.2
+
+
+def test_block_ratios_pair_the_samples_of_each_block() -> None:
+    flatten, gap = row("flatten", (1.0, 3.0, 2.0, 2.0)), row("gap", (1.0, 1.0, 3.0, 5.0))
+    # (1 + 3) / (1 + 1) = 2 and (2 + 2) / (3 + 5) = 0.5; over all samples at once it would be 8 / 10
+    np.testing.assert_array_equal(block_ratios(flatten, gap), [2.0, 0.5])
+    np.testing.assert_array_equal(gap.images_per_s, [8.0, 8.0, 8 / 3, 8 / 5])
+
+
+@pytest.mark.parametrize("other", [{"batch": 16}, {"phase": "train"}, {"px": 16}, {"samples_s": (1.0, 1.0)}])
+def test_block_ratios_refuse_rows_of_two_cells(other: dict[str, Any]) -> None:
+    samples = other.get("samples_s", (1.0, 1.0, 1.0, 1.0))
+    fields = {name: value for name, value in other.items() if name != "samples_s"}
+    with pytest.raises(ValueError, match="no pair"):
+        block_ratios(row("flatten", (1.0, 1.0, 1.0, 1.0)), row("gap", samples, **fields))
+
+
+def test_a_row_cannot_drop_half_a_block_or_be_ok_without_samples() -> None:
+    with pytest.raises(ValueError, match="even"):
+        row("gap", (1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="must be given when the status is ok"):
+        row("gap", ())
+    with pytest.raises(ValueError, match="greater than 0"):
+        row("gap", (0.0, 1.0))
+
+
+TOLD: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[TimingRow]:
+    """Both heads in both phases, at batch 16."""
+    return time_pair(SPEC, PAIR, 8, 16, samples=3, progress=TOLD.append, **SHAPE)
+
+
+def test_both_heads_are_timed_in_both_phases_with_their_compile_times_and_memory(rows: list[TimingRow]) -> None:
+    assert [(r.phase, r.head, r.status) for r in rows] == [(p, h, "ok") for p in ("train", "infer") for h in PAIR]
+    assert TOLD == ["8px, batch 16, train: flatten and gap", "8px, batch 16, infer: flatten and gap"]
+    assert all(len(r.samples_s) == 4 for r in rows)
+    assert all(min(r.trace_s or 0, r.lower_s or 0, r.compile_s or 0) > 0 for r in rows)
+    for a, b in (rows[:2], rows[2:]):
+        assert a.calls_per_sample == b.calls_per_sample
+    # images: 16·8·8 bytes; parameters with gap: 40 + 148 + 50 = 238 floats; two moments of the pixels
+    assert rows[3].argument_bytes == 16 * 64 + 238 * 4 + 2 * 4
+    assert rows[3].output_bytes == 16 * 10 * 4
+    assert (rows[1].alias_bytes or 0) >= 2 * 238 * 4  # the parameters and their momentum are donated
+
+
+def test_closed_form_flops_are_those_counted_by_hand_and_near_those_of_xla(rows: list[TimingRow]) -> None:
+    # convolutions on 8×8: 2·9·(1·4 + 4·4)·64 = 23,040; the pooled map is 4×4×4
+    # flatten: 2·64·10 = 1,280; gap: 64 + 2·4·10 = 144; batch 16; training three times
+    assert [r.flops for r in rows] == [16 * n * (23_040 + head) for n in (3, 1) for head in (1_280, 144)]
+    for timed in rows[2:]:
+        # XLA leaves out what falls on the padding (-16 % at 8×8) and adds biases, pooling and ReLUs
+        assert timed.flops is not None
+        assert timed.xla_flops is not None
+        assert 0.8 < timed.flops / timed.xla_flops < 1.3
+
+
+def test_donated_memory_is_needed_once() -> None:
+    fields = {"argument_bytes": 10, "output_bytes": 6, "temp_bytes": 3, "alias_bytes": 4}
+    assert needed_bytes(fields) == 15  # 10 + 6 + 3 - 4
+    assert needed_bytes({}) == 0
+
+
+def test_a_batch_that_does_not_fit_is_a_row_and_larger_ones_are_not_tried() -> None:
+    told: list[str] = []
+    rows = time_sweep(SPEC, PAIR, [8, 10], [4, 2], phases=["infer"], free_bytes=1, progress=told.append, **SHAPE)
+    assert [(r.px, r.batch, r.head) for r in rows] == [(px, 2, head) for px in (8, 10) for head in PAIR]
+    assert {r.status for r in rows} == {"out_of_memory"}
+    assert all("1 are free" in r.reason and r.samples_s == () and r.compile_s for r in rows)
+    assert len(told) == 2
+
+
+def test_inference_goes_on_where_only_training_is_out_of_memory(rows: list[TimingRow], quick: None) -> None:
+    train, infer = (sum(needed_bytes(r.model_dump()) for r in part) for part in (rows[:2], rows[2:]))
+    assert infer < train - 1
+    swept = time_sweep(SPEC, PAIR, [8], [16], samples=2, free_bytes=train - 1, **SHAPE)
+    assert [r.status for r in swept] == ["out_of_memory"] * 2 + ["ok"] * 2
+    assert swept[0].reason == f"both heads together need {train} bytes, {train - 1} are free"
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), throughput.jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9")])
+def test_a_device_that_runs_out_in_a_call_gives_rows_with_its_reason(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(throughput, "interleave", fail)
+    rows = time_sweep(SPEC, PAIR, [8], [2, 4], phases=["infer"], **SHAPE)
+    assert [(r.batch, r.status) for r in rows] == [(2, "out_of_memory")] * 2
+    assert str(error) in rows[0].reason
+
+
+def test_another_error_of_the_device_is_not_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise throughput.jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+    monkeypatch.setattr(throughput, "interleave", fail)
+    with pytest.raises(throughput.jax.errors.JaxRuntimeError, match="broken"):
+        time_pair(SPEC, PAIR, 8, 2, ("infer",), **SHAPE)
+
+
+def test_every_timed_training_call_is_a_step_that_moves_the_parameters(quick: None) -> None:
+    timed, _ = compile_head(SPEC, "train", random_inputs(SPEC, 1, 10), 1, 10)
+    before = np.array(timed.carry.params["head"]["dense"]["kernel"][...])  # a copy: the buffer is donated
+    ticks = itertools.count()
+    interleave((timed, FakeDevice(other=1.0).heads[0]), samples=4, clock=lambda: float(next(ticks)))
+    assert int(timed.carry.step) == 3 + 4  # warm-up and samples
+    assert np.abs(np.array(timed.carry.params["head"]["dense"]["kernel"][...]) - before).max() > 1e-4
+
+
+def test_compile_times_are_measured_without_the_persistent_cache(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = throughput.jax.config
+    old = config.jax_compilation_cache_dir, config.jax_persistent_cache_min_compile_time_secs
+    config.update("jax_compilation_cache_dir", str(tmp_path))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    throughput.compilation_cache.reset_cache()
+    try:
+        with throughput.no_compile_cache():
+            throughput.jax.jit(lambda x: x * 3.0)(1.0)
+        assert list(tmp_path.iterdir()) == []
+        throughput.jax.jit(lambda x: x * 5.0)(1.0)
+        assert list(tmp_path.iterdir()) != []  # and the cache is back afterwards
+    finally:
+        config.update("jax_compilation_cache_dir", old[0])
+        config.update("jax_persistent_cache_min_compile_time_secs", old[1])
+        throughput.compilation_cache.reset_cache()
+
+
+def test_a_size_too_small_for_the_backbone_is_refused_with_the_mend() -> None:
+    deep = SPEC.model_copy(update={"backbone": Backbone(width=4, stages=3)})
+    with pytest.raises(UserError, match="use px >= 8"):
+        time_pair(deep, PAIR, 4, 2, **SHAPE)
+
+
+def test_peaks_are_those_of_a_computer() -> None:
+    peaks = measure_peaks()
+    assert 1e8 < peaks.matmul_flops_per_s < 1e16
+    assert 1e8 < peaks.copy_bytes_per_s < 1e14
+
+
+def test_a_timing_of_the_device_is_written_and_read_back_whole(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "measure_peaks", lambda: result().peaks)
+    monkeypatch.setattr(throughput, "WARM_UP_S", 0.0)
+    timed = time_device(SPEC, PAIR, [8], [2], phases=["infer"], samples=2, **SHAPE)
+    path = write_throughput(tmp_path, timed)
+    assert path.name.endswith(f"-x{len(throughput.jax.devices())}-jax{timed.provenance['packages']['jax']}.json")
+    assert load_throughput(tmp_path) == [timed]
+
+
+def test_a_rerun_replaces_the_file_of_its_environment_and_no_other(tmp_path: Any) -> None:
+    first = write_throughput(tmp_path, result())
+    assert first == tmp_path / "throughput" / "cpu-amd-epyc-family-25-model-1-avx2-x1-jax0.12.0.1.json"
+    other = result(platform="gpu", device="NVIDIA H100 80GB HBM3", devices=4)
+    assert write_throughput(tmp_path, other).name == "gpu-nvidia-h100-80gb-hbm3-x4-jax0.12.0.1.json"
+    faster = result().model_copy(update={"peaks": Peaks(matmul_flops_per_s=6e10, copy_bytes_per_s=1e10)})
+    assert write_throughput(tmp_path, faster) == first
+    assert load_throughput(tmp_path) == [faster, other]
+    assert len([line for line in first.read_text().splitlines() if '"samples_s"' in line]) == 2  # one row a line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("}\n]\n}\n", "", "not readable as JSON"),
+        ('"schema": 1', '"schema": 2', "schema 2"),
+        ('"px": 8', '"px": 0', "rows.0.px"),
+    ],
+)
+def test_a_corrupt_file_is_refused_by_name_with_the_mend(tmp_path: Any, old: str, new: str, message: str) -> None:
+    path = write_throughput(tmp_path, result())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message) as raised:
+        load_throughput(tmp_path)
+    assert path.name in str(raised.value)
+    assert str(raised.value).endswith("delete it and run gapbench time again")
+
+
+def test_timings_are_read_without_jax() -> None:
+    code = "import gapbench.timings, sys; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
