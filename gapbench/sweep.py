@@ -37,7 +37,8 @@ def experiment_files() -> dict[str, Path]:
 def import_file(path: Path) -> ModuleType:
     """Run an experiment's file, which may also register heads, backbones and data of the user's own."""
     module_spec = importlib.util.spec_from_file_location(f"gapbench_experiment_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     return module

@@ -79,12 +79,11 @@ class Throughput(Declaration):
     peaks: Peaks
     rows: tuple[TimingRow, ...]
 
-    @property
-    def file_name(self) -> str:
-        """Device, number of devices and JAX version: `gpu-nvidia-h100-80gb-hbm3-x1-jax0.12.0.json`."""
-        source = self.provenance
-        device = re.sub(r"[^a-z0-9]+", "-", f"{source['platform']} {source['device']}".lower()).strip("-")
-        return f"{device}-x{source['devices']}-jax{source['packages']['jax']}.json"
+
+def file_name(provenance: dict[str, Any]) -> str:
+    """Device, number of devices and JAX version: `gpu-nvidia-h100-80gb-hbm3-x1-jax0.12.0.json`."""
+    device = re.sub(r"[^a-z0-9]+", "-", f"{provenance['platform']} {provenance['device']}".lower()).strip("-")
+    return f"{device}-x{provenance['devices']}-jax{provenance['packages']['jax']}.json"
 
 
 def block_ratios(reference: TimingRow, treatment: TimingRow) -> Float[np.ndarray, "N"]:
@@ -105,11 +104,11 @@ def block_ratios(reference: TimingRow, treatment: TimingRow) -> Float[np.ndarray
 
 
 def write_throughput(out: Path, result: Throughput) -> Path:
-    """Write `throughput/<file_name>`, one row a line; a rerun on the same environment replaces its file."""
+    """Write `throughput/` and the environment's file name, one row a line; a rerun there replaces its file."""
     fields = result.model_dump(mode="json", by_alias=True)
     rows = ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop("rows"))
     lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-    path = out / "throughput" / result.file_name
+    path = out / "throughput" / file_name(result.provenance)
     write_text(path, "{\n" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "\n}\n")
     return path
 

@@ -154,7 +154,7 @@ def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
                 dataset,
                 px,
                 answers=("yes" if ratio < 1 else "no", "yes" if same_size else "no"),
-                note=f"head {flatten:,} against {gap:,} parameters, whole net {shared + flatten:,} against {shared + gap:,}",
+                note=f"head {flatten:,} → {gap:,} parameters, whole net {shared + flatten:,} → {shared + gap:,}",
                 **{"estimate": ratio, "low": ratio, "high": ratio, "n": 1, "n_declared": 1},
             )
         )

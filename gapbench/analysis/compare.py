@@ -107,7 +107,7 @@ def compare_claims(published: Sequence[Card], reproduced: Sequence[Card]) -> tup
     ours = {(card.claim, card.px): card.outcome for card in reproduced}
     both = [key for key in theirs if key in ours]
     changed = [
-        f"{claim} {'over all sizes' if px is None else f'at {px} px'}: published {theirs[claim, px]}, here {ours[claim, px]}"
+        f"{claim} at {f'{px} px' if px else 'all sizes'}: published {theirs[claim, px]}, here {ours[claim, px]}"
         for claim, px in both
         if theirs[claim, px] != ours[claim, px]
     ]

@@ -19,7 +19,7 @@ def curves_frame(records: list[Record]) -> pd.DataFrame:
         long = pd.DataFrame({name: list(column) for name, column in record.curve if column})
         if not long.empty:
             wide = long.pivot(index="step", columns="split", values=["loss", "accuracy"])
-            wide.columns = [f"{split}_{value}" for value, split in wide.columns]
+            wide.columns = wide.columns.map("{0[1]}_{0[0]}".format)
             parts.append(wide.reset_index().assign(run_id=record.run_id, **record.spec.row))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run_id", "step"])
 

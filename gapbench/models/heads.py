@@ -26,7 +26,7 @@ class Flatten(nnx.Module):
 
 
 class Gap(nnx.Module):
-    """logits = W mean_{hw}(x) + b, with (C + 1)·K parameters at every input size (Lin et al. 2013, Zhou et al. 2016)."""
+    """logits = W mean_{hw}(x) + b, with (C + 1)·K parameters at every size (Lin et al. 2013, Zhou et al. 2016)."""
 
     def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
         self.dense = nnx.Linear(channels, classes, rngs=rngs)

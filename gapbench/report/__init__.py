@@ -71,7 +71,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def differing(folder: Path, files: dict[str, bytes]) -> list[str]:
-    """Names of files that differ from what is on disk, are missing there, or stand there although nothing makes them."""
+    """Names of files that differ from those on disk, are missing there, or stand there although nothing makes them."""
     derived = {
         f"{path.parent.name}/{path.name}" for kind in ("tables", "figures") for path in (folder / kind).glob("*")
     }

@@ -24,7 +24,7 @@ from gapbench.spec import Experiment
 COLOURS = ("#d55e00", "#0072b2")  # vermillion and blue of Okabe and Ito: reference head, head under test
 MARKERS = ("o", "s")
 DASHES = ("-", "--")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,

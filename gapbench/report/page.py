@@ -10,7 +10,8 @@ from gapbench.report.tables import Table, card_interval, card_number
 from gapbench.spec import Experiment
 
 CAPTIONS = {
-    "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy; bands are 95 % intervals over seeds.",
+    "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy;"
+    " bands are 95 % intervals over seeds.",
     "overfit_by_size": "Does the head's effect grow with the input? Means with 95 % intervals over seeds.",
     "paired_differences": "Is it real? One dot a pair of runs that differ in the head alone.",
     "time_to_target": "How long until the target? Kaplan-Meier curves; a marker at the end: runs that never got there.",

@@ -1,4 +1,4 @@
-"""Frames to tables: CSV with raw values, Markdown and LaTeX with rounded ones, each with a caption that stands alone."""
+"""Frames to tables: CSV with raw values, Markdown and LaTeX with rounded ones, each under a caption of its own."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -96,7 +96,7 @@ def setting(experiment: Experiment, records: list[Record]) -> str:
         " the test images stay the same. Intervals: 95 % BCa bootstrap over pairs of seeds.",
         f"Trained on: {'; '.join(devices) or 'nothing yet'}.",
     ]
-    return " ".join(parts + [completeness(experiment, records)]).strip()
+    return " ".join([*parts, completeness(experiment, records)]).strip()
 
 
 def completeness(experiment: Experiment, records: list[Record]) -> str:
