@@ -1,5 +1,6 @@
 """One immutable JSON file a run: its schema, its provenance, and the check that two of them may be compared."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -77,8 +78,12 @@ class Record(Declaration):
         return self.model_dump_json(exclude={"provenance"}, by_alias=True)
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
-    """Where numbers come from: code, versions, processor and flags; never a host or user name. Starts JAX."""
+    """Where numbers come from: code, versions, processor and flags; never a host or user name. Starts JAX.
+
+    Read once a process: the code that runs is the code that was there when it started.
+    """
     import jax
 
     devices = jax.devices()

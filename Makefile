@@ -1,0 +1,64 @@
+# gapbench: every target makes the environment it needs (.venv) on a bare machine. `make help` lists them.
+EXPERIMENT ?= size_sweep
+NAME := $(basename $(notdir $(EXPERIMENT)))
+PUBLISHED := $(dir $(wildcard results/published/*/experiment.json))
+BIN := .venv/bin
+STAMP := .venv/installed
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help reproduce test report plots check notebooks bench lint lock clean
+
+# The newest Python from 3.13 down to 3.11 that starts, on PATH and then among pyenv's. PYTHON=... overrides.
+FIND_PYTHON = for v in 3.13 3.12 3.11; do \
+  for p in python$$v $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python 2>/dev/null | sort -rV); do \
+    $$p -c "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != tuple(map(int, '$$v'.split('.'))))" \
+      >/dev/null 2>&1 && { command -v $$p; exit 0; }; done; done; exit 1
+
+help: ## list the targets and what each costs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@python="$${PYTHON:-$$($(FIND_PYTHON))}" && [ -n "$$python" ] || { \
+	  echo "no Python from 3.11 to 3.13 found on PATH or in pyenv: install one, or make PYTHON=/path/to/python" >&2; exit 1; }; \
+	  echo "installing into .venv with $$($$python --version)"; \
+	  rm -rf .venv && $$python -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the published results: about 10 min on two cores, seconds when done
+	$(BIN)/gapbench run $(EXPERIMENT)
+	$(BIN)/gapbench time $(EXPERIMENT) --once
+	$(BIN)/gapbench report results/reproduced/$(NAME)
+	$(BIN)/gapbench compare results/reproduced/$(NAME)
+
+test: $(STAMP) ## all tests, notebooks included: about 4 min on two cores
+	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
+
+report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 10 s, trains nothing
+	$(BIN)/gapbench report $(PUBLISHED) --readme README.md
+
+plots: $(STAMP) ## the figures alone: under 10 s
+	$(BIN)/gapbench report $(PUBLISHED) --plots
+
+check: $(STAMP) ## fail if anything derived from the published records differs by a byte from what stands here: 10 s
+	$(BIN)/gapbench report $(PUBLISHED) --readme README.md --check
+
+notebooks: $(STAMP) ## execute the four notebooks on the published records: about 1 min
+	$(BIN)/jupytext --quiet --sync notebooks/*.py
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+bench: $(STAMP) ## throughput of the pair on this machine's devices, by input size and batch: about 5 min on a CPU core
+	$(BIN)/gapbench time --px 14 28 56 --batch 16 32 64 128 256 512 --out results/reproduced/bench
+
+lint: $(STAMP) ## ruff and mypy: 20 s
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --all-extras pyproject.toml --output-file requirements.lock
+
+clean: ## remove what was reproduced here, the environment and caches
+	rm -rf .venv results/reproduced .pytest_cache .mypy_cache .ruff_cache
