@@ -72,34 +72,42 @@ def run(
 
 
 def report(
-    folders: Positional[tuple[str, ...]], out: Path | None = None, check: bool = False, readme: Path | None = None
+    folders: Positional[tuple[str, ...]],
+    out: Path | None = None,
+    readme: Path | None = None,
+    plots: bool = False,
+    check: bool = False,
 ) -> int:
     """Regenerate tables, figures, claims and the page from records; never trains.
 
     gapbench report size_sweep
-    gapbench report results/published/size_sweep results/published/fashion_mnist --readme README.md
     gapbench report results/published/size_sweep --check
 
     Args:
         folders: Folders of records, or names of experiments (results/reproduced/NAME, else results/published/NAME).
         out: Write below this folder instead of beside the records.
-        check: Write nothing; exit 1 if a derived file differs from what is there by a byte.
         readme: Also regenerate the generated blocks of this file, from these folders.
+        plots: Regenerate the figures alone.
+        check: Write nothing; exit 1 if a derived file differs from what is there by a byte.
     """
-    from gapbench.report import build_report, differing, write_files
+    from gapbench.report import differing, make_report, verdict_lines, write_files
     from gapbench.report.readme import fill_blocks
 
-    paths = [folder_of(name) for name in folders]
+    if not folders:
+        raise UserError("report: name at least one folder of records, or an experiment")
     stale = []
-    for path in paths:
-        files = build_report(path)
+    everything = []
+    for path in map(folder_of, folders):
+        evidence, files = make_report(path, plots)
+        everything.append(evidence)
+        target = out / path.name if out else path
         if check:
-            stale += [str(path / name) for name in differing(path, files)]
+            stale += [str(target / name) for name in differing(target, files)]
         else:
-            write_files(out / path.name if out else path, files)
-            print(f"{(out / path.name if out else path) / 'index.html'}")
+            write_files(target, files)
+            print("\n".join([*verdict_lines(evidence), f"  -> {target if plots else target / 'index.html'}"]))
     if readme:
-        stale += fill_blocks(readme, paths, write=not check)
+        stale += fill_blocks(readme, everything, write=not check)
     for name in stale if check else ():
         print(f"differs from its records: {name} (make report regenerates it)", file=sys.stderr)
     return 1 if check and stale else 0

@@ -90,6 +90,29 @@ class Card:
     p_adjusted: float  # Holm over the experiment's family
     note: str
 
+    def show(self, value: float) -> str:
+        """A number of this card in its claim's unit: percentage points for C2, a ratio for the others."""
+        if not math.isfinite(value):
+            return "–"
+        return points(value) if self.claim == "C2" else f"{value:.3g}"
+
+    @property
+    def interval(self) -> str:
+        """`[low, high]`, or that the numbers are exact."""
+        if self.low == self.high:
+            return "exact"
+        return f"[{self.show(self.low)}, {self.show(self.high)}]" if math.isfinite(self.low) else "–"
+
+    @property
+    def pairs(self) -> str:
+        """n, and how many were declared where some are missing."""
+        return str(self.n) if self.n == self.n_declared else f"{self.n} of {self.n_declared}"
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions in percentage points."""
+    return f"{100 * fraction:+.2f}"
+
 
 def beyond(low: float, high: float, margin: float, above: bool) -> str:
     """yes, no or unknown: does the interval lie wholly beyond the margin, on the claimed side?"""
@@ -163,10 +186,10 @@ def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
 
 def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
     """Overfit at matched train loss, together with test error: less overfit bought with more errors is no gain."""
-    names = (f"overfit_at_{experiment.train_losses[0]:g}", "test_error", "overfit_final")
+    names = (f"overfit_at_{experiment.train_losses[0]:g}", "test_error", "overfit_final", "train_loss_final")
     tables = [compare_pairs(measures, experiment, name).to_dict("records") for name in names]
     cards = []
-    for matched, error, final in zip(*tables, strict=True):
+    for matched, error, final, loss in zip(*tables, strict=True):
         fields = comparison_fields(matched)
         error_low, error_high = error.get("low", NAN), error.get("high", NAN)
         fields["answers"] = (
@@ -176,15 +199,13 @@ def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         note = fields.pop("note", "")
         if error["n"]:
             note += f"test error {points(error['estimate'])} [{points(error_low)}, {points(error_high)}] points"
+        if loss["n"]:  # a head that has not finished learning is a finding, and the reader must see it
+            ends = " and ".join(f"{head} {loss[f'{head}_mean']:.2g}" for head in experiment.pair)
+            note += f"; train loss at the end: {ends}"
         if matched["n"] and final["n"] and matched["estimate"] * final["estimate"] < 0:
             note += f"; at the last step overfit has the opposite sign ({points(final['estimate'])} points)"
         cards.append(make_card(experiment, "C2", matched["dataset"], matched["px"], note=note, **fields))
     return cards
-
-
-def points(fraction: float) -> str:
-    """A difference of fractions in percentage points."""
-    return f"{100 * fraction:+.2f}"
 
 
 def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:

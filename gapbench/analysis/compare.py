@@ -1,16 +1,14 @@
 """Reproduced against published: are the records the same bits, each mean inside its interval, each claim the same?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gapbench.analysis.claims import Card, make_cards
-from gapbench.analysis.frames import curves_frame, throughput_frame
-from gapbench.analysis.metrics import measures_frame
+from gapbench.analysis.claims import Card
+from gapbench.analysis.evidence import Evidence, derive, load_evidence
 from gapbench.analysis.pairs import compare_pairs
-from gapbench.records import Record, load_folder
-from gapbench.spec import Experiment, UserError
-from gapbench.timings import load_throughput
+from gapbench.records import Record
+from gapbench.spec import UserError
 
 SAME_NUMBERS = ("packages", "platform", "device", "precision", "xla_flags")  # provenance that decides the bits
 
@@ -41,63 +39,53 @@ def comparable(a: Record, b: Record) -> bool:
 
 
 def compare_folders(published: Path, reproduced: Path) -> Comparison:
-    """Compare two folders of one experiment.
+    """Compare two folders of one experiment, over the runs that both have.
 
     Raises:
       UserError: a folder holds no experiment or a broken record, or they share no run.
     """
-    experiment, theirs = load_folder(published)
-    _, ours = load_folder(reproduced)
-    by_id = {record.run_id: record for record in ours}
-    both = [(record, by_id[record.run_id]) for record in theirs if record.run_id in by_id]
+    theirs, ours = load_evidence(published), load_evidence(reproduced)
+    by_id = {record.run_id: record for record in ours.records}
+    both = [(record, by_id[record.run_id]) for record in theirs.records if record.run_id in by_id]
     if not both:
         raise UserError(f"{reproduced} and {published} share no run: was another version of the experiment run?")
     same = [(a, b) for a, b in both if comparable(a, b)]
     different = tuple(a.run_id for a, b in same if a.result != b.result)
-    cells, outside = compare_cells(experiment, theirs, [b for _, b in both])
-    claims, changed = compare_claims(
-        cards_of(experiment, theirs, published), cards_of(experiment, [b for _, b in both], reproduced)
-    )
-    missing = tuple(record.run_id for record in theirs if record.run_id not in by_id)
+    here = derive(replace(ours, experiment=theirs.experiment, records=[b for _, b in both]))
+    cells, outside = compare_cells(theirs, here)
+    claims, changed = compare_claims(theirs.cards, here.cards)
     return Comparison(
-        len(both),
-        missing,
-        len(same),
-        len(same) - len(different),
-        different,
-        cells,
-        tuple(outside),
-        claims,
-        tuple(changed),
+        shared=len(both),
+        missing=tuple(record.run_id for record in theirs.records if record.run_id not in by_id),
+        comparable=len(same),
+        identical=len(same) - len(different),
+        different=different,
+        cells=cells,
+        outside=tuple(outside),
+        claims=claims,
+        changed=tuple(changed),
     )
 
 
-def cards_of(experiment: Experiment, records: list[Record], folder: Path) -> list[Card]:
-    """The verdicts on these records and the folder's timings."""
-    measures = measures_frame(records, curves_frame(records), experiment)
-    return make_cards(experiment, records, measures, throughput_frame(load_throughput(folder)))
-
-
-def compare_cells(experiment: Experiment, published: list[Record], reproduced: list[Record]) -> tuple[int, list[str]]:
+def compare_cells(published: Evidence, reproduced: Evidence) -> tuple[int, list[str]]:
     """How many paired estimates were compared, and a line for each that left the published interval."""
-    frames = [measures_frame(records, curves_frame(records), experiment) for records in (published, reproduced)]
+    experiment = published.experiment
     measures = [f"overfit_at_{level:g}" for level in experiment.train_losses]
     measures += ["test_error", "overfit_final", "overfit_best_val", "overfit_area"]
     ratios = [f"steps_to_{target:g}" for target in experiment.targets]
     compared, outside = 0, []
     for measure in measures + ratios:
-        theirs, ours = (compare_pairs(frame, experiment, measure, ratio=measure in ratios) for frame in frames)
+        theirs, ours = (
+            compare_pairs(evidence.measures, experiment, measure, ratio=measure in ratios)
+            for evidence in (published, reproduced)
+        )
         joined = theirs.merge(ours, on=["dataset", "px"], suffixes=("", "_reproduced"))
-        for row in joined.to_dict("records"):
-            if row["n"] < 2 or not row["n_reproduced"]:
-                continue
+        for row in joined[(joined["n"] > 1) & (joined["n_reproduced"] > 0)].to_dict("records"):
             compared += 1
-            slack = 1e-9 * (1 + abs(row["estimate"]))
+            slack = 1e-9 * (1 + abs(row["estimate"]))  # an interval may have no width
             if not row["low"] - slack <= row["estimate_reproduced"] <= row["high"] + slack:
-                outside.append(
-                    f"{measure} at {row['px']} px: {row['estimate_reproduced']:.4g}"
-                    f" is outside [{row['low']:.4g}, {row['high']:.4g}]"
-                )
+                ends = f"[{row['low']:.4g}, {row['high']:.4g}]"
+                outside.append(f"{measure} at {row['px']} px: {row['estimate_reproduced']:.4g} is outside {ends}")
     return compared, outside
 
 

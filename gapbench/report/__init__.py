@@ -5,49 +5,43 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from gapbench.analysis.claims import Card, make_cards
-from gapbench.analysis.frames import curves_frame, throughput_frame, timing_frame
-from gapbench.analysis.metrics import measures_frame
-from gapbench.records import load_folder, write_bytes
-from gapbench.report import tables
-from gapbench.report.figures import draw_all
+from gapbench.analysis.claims import Card
+from gapbench.analysis.evidence import Evidence, load_evidence
+from gapbench.records import write_bytes
+from gapbench.report.figures import make_figures
 from gapbench.report.page import render_page
-from gapbench.spec import UserError
-from gapbench.timings import load_throughput
+from gapbench.report.tables import make_tables
 
 
-def build_report(folder: Path) -> dict[str, bytes]:
-    """Everything derived from a folder's records, by path inside it; trains nothing, writes nothing.
+def make_report(folder: Path, plots: bool = False) -> tuple[Evidence, dict[str, bytes]]:
+    """A folder's evidence and, by path inside the folder, every file derived from it (or the figures alone).
 
     Raises:
-      UserError: no experiment there, no trained run, a broken record, or two halves of a pair that do not match.
+      UserError: what `load_evidence` raises.
     """
-    experiment, records = load_folder(folder)
-    if not any(record.status in ("ok", "diverged") for record in records):
-        raise UserError(f"{folder}: no run has been trained yet: gapbench run {folder.name}")
-    curves, timing = curves_frame(records), timing_frame(folder, records)
-    measures = measures_frame(records, curves, experiment)
-    throughput = throughput_frame(load_throughput(folder))
-    cards = make_cards(experiment, records, measures, throughput)
-    made = [
-        tables.claims_table(experiment, records, cards),
-        tables.parameters_table(experiment, records),
-        tables.overfitting_table(experiment, records, measures),
-        tables.convergence_table(experiment, records, measures, timing),
-        tables.throughput_table(experiment, throughput),
-    ]
-    figures = draw_all(experiment, records, curves, measures, throughput)
-    note = tables.completeness(experiment, records)
-    files = {
-        "claims.json": claims_json(cards),
-        "index.html": render_page(folder.name, experiment, cards, made, figures, note),
-    }
-    for table in made:
+    evidence = load_evidence(folder)
+    return evidence, draw_files(make_figures(evidence)) if plots else build_files(evidence)
+
+
+def draw_files(figures: dict[str, dict[str, bytes]]) -> dict[str, bytes]:
+    """The figures by path."""
+    return {f"figures/{name}.{kind}": data for name, kinds in figures.items() for kind, data in kinds.items()}
+
+
+def build_files(evidence: Evidence) -> dict[str, bytes]:
+    """Tables, figures, claims and the page by path."""
+    tables, figures = make_tables(evidence), make_figures(evidence)
+    files = {"claims.json": claims_json(evidence.cards), "index.html": render_page(evidence, tables, figures)}
+    for table in tables:
         for kind, text in (("csv", table.csv), ("md", table.markdown), ("tex", table.latex)):
             files[f"tables/{table.name}.{kind}"] = text
-    return {name: text.encode() for name, text in files.items()} | {
-        f"figures/{name}.{kind}": content for name, kinds in figures.items() for kind, content in kinds.items()
-    }
+    return {name: text.encode() for name, text in files.items()} | draw_files(figures)
+
+
+def verdict_lines(evidence: Evidence) -> list[str]:
+    """One line a claim: the verdict over all sizes, and the sizes behind it."""
+    overall = [card for card in evidence.cards if card.px is None]
+    return [f"{evidence.name}: {card.claim} {card.title}: {card.outcome} ({card.note})" for card in overall]
 
 
 def claims_json(cards: list[Card]) -> str:
@@ -72,8 +66,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> None:
 
 def differing(folder: Path, files: dict[str, bytes]) -> list[str]:
     """Names of files that differ from those on disk, are missing there, or stand there although nothing makes them."""
-    derived = {
-        f"{path.parent.name}/{path.name}" for kind in ("tables", "figures") for path in (folder / kind).glob("*")
-    }
+    made_here = [path for kind in ("tables", "figures") for path in (folder / kind).glob("*")]
+    stale = {f"{path.parent.name}/{path.name}" for path in made_here} - set(files)
     unequal = {n for n, content in files.items() if not (folder / n).is_file() or (folder / n).read_bytes() != content}
-    return sorted(unequal | (derived - set(files)))
+    return sorted(unequal | stale)

@@ -1,7 +1,7 @@
 """Frames to figures: PNG for the README, SVG for the page; colour-blind safe, and told apart without colour too."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -10,20 +10,19 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from gapbench.analysis import stats
+from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cells, paired_values
 from gapbench.counts import count_backbone, count_spec_head
-from gapbench.records import Record
-from gapbench.spec import Experiment
 
 COLOURS = ("#d55e00", "#0072b2")  # vermillion and blue of Okabe and Ito: reference head, head under test
 MARKERS = ("o", "s")
 DASHES = ("-", "--")
+PHASES = (("train", "training step", "#009e73"), ("infer", "inference", "#cc79a7"))
 STYLE: dict[Any, Any] = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -40,10 +39,12 @@ STYLE: dict[Any, Any] = {
 WIDTH = 8.0  # inches, at a font that is still readable at half of it
 
 
-def render(draw: Callable[[], Figure]) -> dict[str, bytes]:
+def render(draw: Callable[[Evidence], Figure], evidence: Evidence) -> dict[str, bytes]:
     """The figure as `png` and `svg` bytes, without dates or versions in them."""
     with plt.rc_context(STYLE):
-        figure = draw()
+        figure = draw(evidence)
+        figure.draw_without_rendering()  # lays out once, for both formats
+        figure.set_layout_engine("none")
         files = {}
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
             buffer = io.BytesIO()
@@ -70,12 +71,13 @@ def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
-def draw_learning_curves(curves: pd.DataFrame, experiment: Experiment) -> Figure:
+def draw_learning_curves(evidence: Evidence) -> Figure:
     """Train and test accuracy over steps, mean and 95 % band over seeds, one panel a size."""
+    curves = evidence.curves
     sizes = sorted(curves["px"].unique())
     figure, axes = panels(len(sizes), sharey=True)
     for ax, px in zip(axes, sizes, strict=True):
-        for head, colour in zip(experiment.pair, COLOURS, strict=True):
+        for head, colour in zip(evidence.experiment.pair, COLOURS, strict=True):
             rows = curves[(curves["px"] == px) & (curves["head"] == head)]
             for split, dash in zip(("test", "train"), DASHES, strict=True):
                 values = rows.pivot(index="seed", columns="step", values=f"{split}_accuracy").dropna()
@@ -93,29 +95,26 @@ def draw_learning_curves(curves: pd.DataFrame, experiment: Experiment) -> Figure
     return figure
 
 
-def draw_means(ax: Axes, measures: pd.DataFrame, experiment: Experiment, measure: str) -> None:
-    """Mean of a measure with its interval by input size, both heads side by side."""
-    sizes = [px for _, px in cells(measures)]
-    for i, (head, colour, marker, dash) in enumerate(zip(experiment.pair, COLOURS, MARKERS, DASHES, strict=True)):
-        found = []
-        for px in sizes:
-            values = measures.loc[(measures["px"] == px) & (measures["head"] == head), measure].dropna()
-            if len(values) > 1:
-                found.append((px, stats.mean_interval(values.to_numpy(dtype=float))))
-        if not found:
-            continue
-        x = np.array([px for px, _ in found]) + (i - 0.5) * 0.5  # side by side
-        mean = np.array([interval.estimate for _, interval in found])
-        ends = np.array([[interval.low, interval.high] for _, interval in found]).T
-        ax.errorbar(x, mean, yerr=np.abs(ends - mean), fmt=marker + dash, color=colour, capsize=4, label=head)
-    ax.set_xticks(sizes)
-    ax.set_xlabel("input size, px")
-    in_percent(ax.yaxis, None)
+def draw_points(ax: Axes, x: Sequence[float], intervals: Sequence[stats.Interval], **look: Any) -> None:
+    """Estimates with their intervals as error bars."""
+    mean = np.array([interval.estimate for interval in intervals])
+    ends = np.array([[interval.low, interval.high] for interval in intervals]).T
+    ax.errorbar(x, mean, yerr=np.abs(ends - mean), capsize=5, **look)
 
 
-def draw_overfit_by_size(measures: pd.DataFrame, experiment: Experiment) -> Figure:
+def means_by_size(evidence: Evidence, head: str, measure: str) -> dict[int, stats.Interval]:
+    """Mean of a measure over seeds by input size, where there are at least two runs."""
+    measures, found = evidence.measures, {}
+    for _, px in cells(measures):
+        values = measures.loc[(measures["px"] == px) & (measures["head"] == head), measure].dropna()
+        if len(values) > 1:
+            found[px] = stats.mean_interval(values.to_numpy(dtype=float))
+    return found
+
+
+def draw_overfit_by_size(evidence: Evidence) -> Figure:
     """Overfit at matched train loss, overfit at the last step, and test error against input size."""
-    level = experiment.train_losses[0]
+    level = evidence.experiment.train_losses[0]
     titles = {
         f"overfit_at_{level:g}": f"overfit at\ntrain loss {level:g}",
         "overfit_final": "overfit at the\nlast step",
@@ -123,20 +122,26 @@ def draw_overfit_by_size(measures: pd.DataFrame, experiment: Experiment) -> Figu
     }
     figure, axes = panels(3, height=3.8)
     for ax, (measure, title) in zip(axes, titles.items(), strict=True):
-        draw_means(ax, measures, experiment, measure)
-        ax.set_title(title)
-        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+        for i, (head, colour) in enumerate(zip(evidence.experiment.pair, COLOURS, strict=True)):
+            means = means_by_size(evidence, head, measure)
+            if means:
+                beside = [px + (i - 0.5) * 0.5 for px in means]  # so that the bars do not cover each other
+                draw_points(ax, beside, list(means.values()), fmt=MARKERS[i] + DASHES[i], color=colour, label=head)
+        ax.axhline(0, color="#444444", linewidth=1)
+        ax.set(title=title, xlabel="input size, px", xticks=[px for _, px in cells(evidence.measures)])
+        in_percent(ax.yaxis, None)
     legend_above(figure, axes[-1], 2)
     return figure
 
 
-def draw_time_to_target(measures: pd.DataFrame, experiment: Experiment) -> Figure:
+def draw_time_to_target(evidence: Evidence) -> Figure:
     """Kaplan-Meier: the share of runs that has not reached the primary target yet."""
+    experiment, measures = evidence.experiment, evidence.measures
     target = f"{experiment.targets[0]:g}"
     sizes = [px for _, px in cells(measures)]
     figure, axes = panels(len(sizes), sharey=True)
     for ax, px in zip(axes, sizes, strict=True):
-        for head, colour, dash, marker in zip(experiment.pair, COLOURS, DASHES, MARKERS, strict=True):
+        for i, (head, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
             rows = measures[(measures["px"] == px) & (measures["head"] == head)]
             if rows.empty:
                 continue
@@ -144,9 +149,9 @@ def draw_time_to_target(measures: pd.DataFrame, experiment: Experiment) -> Figur
             reached = rows[f"reached_{target}"].to_numpy(dtype=bool)
             curve = stats.kaplan_meier(rows[f"steps_to_{target}"].to_numpy(dtype=float), reached)
             time, left = np.r_[curve.time, horizon], np.r_[curve.surviving, curve.surviving[-1]]
-            ax.step(time, left, dash, where="post", color=colour, label=head, linewidth=2)
+            ax.step(time, left, DASHES[i], where="post", color=colour, label=head, linewidth=2)
             if not reached.all():  # censored runs: still short of the target at the last step
-                ax.plot(horizon, left[-1], marker, color=colour, markersize=8, clip_on=False)
+                ax.plot(horizon, left[-1], MARKERS[i], color=colour, markersize=8, clip_on=False)
         ax.set(title=f"{px} px", xlabel="training step", ylim=(0, 1.02))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     in_percent(axes[0].yaxis)
@@ -155,27 +160,25 @@ def draw_time_to_target(measures: pd.DataFrame, experiment: Experiment) -> Figur
     return figure
 
 
-def draw_accuracy_by_parameters(measures: pd.DataFrame, experiment: Experiment, records: list[Record]) -> Figure:
+def draw_accuracy_by_parameters(evidence: Evidence) -> Figure:
     """Test accuracy against all parameters of the net, one point a head and size, labelled with the size."""
     figure, (ax,) = panels(1, height=4.2)
-    nets = {(r.spec.task.px, r.spec.head): r for r in records if r.classes}
-    for head, colour, marker, dash in zip(experiment.pair, COLOURS, MARKERS, DASHES, strict=True):
-        points = []
-        for (px, name), record in sorted(nets.items()):
-            values = measures.loc[(measures["px"] == px) & (measures["head"] == head), "test_error"].dropna()
-            if name == head and len(values) > 1:
-                own = count_spec_head(record.spec, record.classes).parameters
-                total = own + count_backbone(record.spec, record.image_channels).parameters
-                points.append((px, total, stats.mean_interval(1 - values.to_numpy(dtype=float))))
-        if not points:
+    nets = {(r.spec.task.px, r.spec.head): r for r in evidence.records if r.classes}
+    for i, (head, colour) in enumerate(zip(evidence.experiment.pair, COLOURS, strict=True)):
+        errors = means_by_size(evidence, head, "test_error")
+        if not errors:
             continue
-        x = np.array([total for _, total, _ in points])
-        mean = np.array([interval.estimate for *_, interval in points])
-        ends = np.array([[interval.low, interval.high] for *_, interval in points]).T
-        ax.errorbar(x, mean, yerr=np.abs(ends - mean), fmt=marker + dash, color=colour, capsize=4, label=head)
-        for (px, *_), x_px, y_px in zip(points, x, mean, strict=True):
-            ax.annotate(f"{px} px", (x_px, y_px), xytext=(9, -4), textcoords="offset points", color=colour)
-    ax.set(xlabel="parameters of the whole net", ylabel="test accuracy", title="Accuracy against parameters")
+        flipped = {px: stats.Interval(1 - e.estimate, 1 - e.high, 1 - e.low, e.n, e.method) for px, e in errors.items()}
+        specs = {px: nets[px, head] for px in flipped}
+        totals = [
+            count_backbone(net.spec, net.image_channels).parameters + count_spec_head(net.spec, net.classes).parameters
+            for net in specs.values()
+        ]
+        draw_points(ax, totals, list(flipped.values()), fmt=MARKERS[i] + DASHES[i], color=colour, label=head)
+        for px, total in zip(flipped, totals, strict=True):
+            place = (total, flipped[px].estimate)
+            ax.annotate(f"{px} px", place, xytext=(9, -4), textcoords="offset points", color=colour)
+    ax.set(xlabel="parameters of the whole net", ylabel="test accuracy")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.margins(x=0.12)
     in_percent(ax.yaxis, None)
@@ -183,97 +186,78 @@ def draw_accuracy_by_parameters(measures: pd.DataFrame, experiment: Experiment, 
     return figure
 
 
-def draw_paired_differences(measures: pd.DataFrame, experiment: Experiment) -> Figure:
+def draw_paired_differences(evidence: Evidence) -> Figure:
     """gap - flatten, one dot a seed, with mean and interval: overfit at matched train loss, and test error."""
+    experiment = evidence.experiment
     level = experiment.train_losses[0]
     titles = {f"overfit_at_{level:g}": f"overfit at train loss {level:g}", "test_error": "test error"}
-    found = cells(measures)
     figure, axes = panels(2, height=3.8)
     for ax, (measure, title) in zip(axes, titles.items(), strict=True):
-        ax.axhline(0, color="#444444", linewidth=1)
-        for i, cell in enumerate(found):
-            _, reference, treatment = paired_values(measures, experiment, cell, measure)
+        labels = []
+        for i, cell in enumerate(cells(evidence.measures)):
+            _, reference, treatment = paired_values(evidence.measures, experiment, cell, measure)
+            labels.append(f"{cell[1]} px\nn={len(reference)}")
             if not len(reference):
                 continue
-            interval = stats.difference_interval(reference, treatment)
             spread = np.linspace(-0.18, 0.18, len(reference))
             ax.plot(i + spread, treatment - reference, "o", color="#999999", markersize=5, alpha=0.8)
-            error = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
-            ax.errorbar(
-                i, interval.estimate, yerr=error, fmt="D", color=COLOURS[1], capsize=7, markersize=8, linewidth=2
-            )
-        ax.set_xticks(
-            range(len(found)), [f"{px} px\nn={_pairs(measures, experiment, (d, px), measure)}" for d, px in found]
-        )
-        ax.set_title(f"{title}\n{experiment.pair[1]} - {experiment.pair[0]}")
+            interval = stats.difference_interval(reference, treatment)
+            draw_points(ax, [i], [interval], fmt="D", color=COLOURS[1], markersize=8, linewidth=2)
+        ax.axhline(0, color="#444444", linewidth=1)
+        ax.set_xticks(range(len(labels)), labels)
+        ax.set_title(f"{title},\n{experiment.pair[1]} - {experiment.pair[0]}")
         in_percent(ax.yaxis, None)
     axes[0].set_ylabel("paired difference, points")
-    figure.supxlabel("grey: one seed; diamond: mean with 95 % interval; below zero: gap is lower", fontsize=10)
+    note = f"grey: one seed; diamond: mean, 95 % interval; below zero: {experiment.pair[1]} is lower"
+    figure.supxlabel(note, fontsize=10)
     return figure
 
 
-def _pairs(measures: pd.DataFrame, experiment: Experiment, cell: tuple[str, int], measure: str) -> int:
-    return len(paired_values(measures, experiment, cell, measure)[0])
-
-
-def draw_throughput_ratio(throughput: pd.DataFrame, experiment: Experiment) -> Figure:
+def draw_throughput_ratio(evidence: Evidence) -> Figure:
     """Images per second, gap / flatten, against input size and against batch, training and inference."""
     figure, axes = panels(2, height=3.8, sharey=True)
+    throughput = evidence.throughput
     timed = throughput[throughput["status"] == "ok"] if len(throughput) else throughput
-    for ax, (along, label, other) in zip(
-        axes, (("px", "input size, px", "batch"), ("batch", "batch", "px")), strict=True
-    ):
-        ax.axhline(1, color="#444444", linewidth=1)
-        for phase, marker, dash, colour in zip(
-            ("train", "infer"), MARKERS, DASHES, ("#009e73", "#cc79a7"), strict=True
-        ):
-            rows = timed[timed["phase"] == phase] if len(timed) else timed
-            if rows.empty:
-                continue
-            kept = _most_common(rows, other)
-            rows = rows[(rows[other] == kept) & (rows["device"] == rows["device"].iloc[0])].sort_values(along)
-            mean, ends = rows["estimate"].to_numpy(), rows[["low", "high"]].to_numpy().T
-            ax.errorbar(
-                rows[along].astype(float),
-                mean,
-                yerr=np.abs(ends - mean),
-                fmt=marker + dash,
-                color=colour,
-                capsize=4,
-                label={"train": "training step", "infer": "inference"}[phase],
-            )
-            ax.set_title(f"at {'batch ' if other == 'batch' else ''}{kept}{' px' if other == 'px' else ''}")
-            ax.set_xticks(sorted(rows[along].unique()))
-        ax.set_xlabel(label)
-    axes[0].set_ylabel(f"images per second,\n{experiment.pair[1]} / {experiment.pair[0]}")
     if timed.empty:
         axes[0].text(0.5, 0.5, "no timings yet", ha="center", transform=axes[0].transAxes)
-    else:
-        legend_above(figure, axes[0], 2)
-        device = throughput.iloc[0]
-        figure.supxlabel(f"{device['platform'].upper()}: {device['device']}, jax {device['jax']}", fontsize=9)
+        return figure
+    timed = timed[timed["device"] == timed["device"].iloc[0]]
+    for ax, along, fixed in zip(axes, ("px", "batch"), ("batch", "px"), strict=True):
+        kept = int(timed[fixed].mode().iloc[-1])  # of the axis that stands still: the value with most rows
+        for i, (phase, label, colour) in enumerate(PHASES):
+            rows = timed[(timed["phase"] == phase) & (timed[fixed] == kept)].sort_values(along)
+            intervals = [stats.Interval(r.estimate, r.low, r.high, int(r.n), r.method) for r in rows.itertuples()]
+            if intervals:
+                draw_points(ax, rows[along].tolist(), intervals, fmt=MARKERS[i] + DASHES[i], color=colour, label=label)
+        if along == "batch":
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.axhline(1, color="#444444", linewidth=1)
+        ax.set(xlabel={"px": "input size, px", "batch": "batch"}[along], xticks=sorted(timed[along].unique()))
+        ax.set_title(f"at batch {kept}" if fixed == "batch" else f"at {kept} px")
+    axes[0].set_ylabel(f"images per second,\n{evidence.experiment.pair[1]} / {evidence.experiment.pair[0]}")
+    legend_above(figure, axes[0], 2)
+    device = timed.iloc[0]
+    figure.supxlabel(f"{device['platform'].upper()}: {device['device']}, jax {device['jax']}", fontsize=9)
     return figure
 
 
-def _most_common(rows: pd.DataFrame, column: str) -> int:
-    """The value held fixed while the other one varies: the one with most rows."""
-    return int(rows[column].mode().iloc[-1])
+DRAW: dict[str, Callable[[Evidence], Figure]] = {
+    "learning_curves": draw_learning_curves,
+    "overfit_by_size": draw_overfit_by_size,
+    "paired_differences": draw_paired_differences,
+    "time_to_target": draw_time_to_target,
+    "accuracy_by_parameters": draw_accuracy_by_parameters,
+    "throughput_ratio": draw_throughput_ratio,
+}
 
 
-def draw_all(
-    experiment: Experiment,
-    records: list[Record],
-    curves: pd.DataFrame,
-    measures: pd.DataFrame,
-    throughput: pd.DataFrame,
-) -> dict[str, dict[str, bytes]]:
+def show(name: str, evidence: Evidence) -> Figure:
+    """One figure by name in the house style, for a notebook."""
+    with plt.rc_context(STYLE):
+        return DRAW[name](evidence)
+
+
+def make_figures(evidence: Evidence) -> dict[str, dict[str, bytes]]:
     """Every figure by name, as png and svg."""
-    draws: dict[str, Callable[[], Figure]] = {
-        "learning_curves": lambda: draw_learning_curves(curves, experiment),
-        "overfit_by_size": lambda: draw_overfit_by_size(measures, experiment),
-        "time_to_target": lambda: draw_time_to_target(measures, experiment),
-        "accuracy_by_parameters": lambda: draw_accuracy_by_parameters(measures, experiment, records),
-        "paired_differences": lambda: draw_paired_differences(measures, experiment),
-        "throughput_ratio": lambda: draw_throughput_ratio(throughput, experiment),
-    }
-    return {name: render(draw) for name, draw in draws.items()}
+    return {name: render(draw, evidence) for name, draw in DRAW.items()}

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gapbench.analysis.claims import CLAIMS, Card
-from gapbench.report.tables import Table, card_interval, card_number
-from gapbench.spec import Experiment
+from gapbench.analysis.evidence import Evidence
+from gapbench.report.table import Table
+from gapbench.report.tables import completeness
 
 CAPTIONS = {
     "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy;"
@@ -23,28 +24,20 @@ MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?", "depends": "±"
 
 def card_view(card: Card) -> dict[str, str]:
     """A card's text as the page shows it."""
-    row = {"claim": card.claim, "low": card.low, "high": card.high}
     return {
         "size": "all sizes" if card.px is None else f"{card.px} px",
         "outcome": card.outcome,
         "mark": MARKS[card.outcome],
-        "estimate": card_number(card.claim, card.estimate),
-        "interval": card_interval(row),
-        "n": f"{card.n}" if card.n == card.n_declared else f"{card.n} of {card.n_declared}",
+        "estimate": card.show(card.estimate),
+        "interval": card.interval,
+        "n": card.pairs,
         "p": "–" if card.p_adjusted != card.p_adjusted else f"{card.p_adjusted:.3f}",
         "note": card.note,
     }
 
 
-def render_page(
-    name: str,
-    experiment: Experiment,
-    cards: Sequence[Card],
-    tables: Sequence[Table],
-    figures: dict[str, dict[str, bytes]],
-    note: str,
-) -> str:
-    """The page's HTML; `note` says what is incomplete, or is empty."""
+def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, dict[str, bytes]]) -> str:
+    """The page's HTML."""
     environment = Environment(
         loader=PackageLoader("gapbench.report"),
         autoescape=True,
@@ -54,7 +47,7 @@ def render_page(
     )
     claims = []
     for claim, declared in CLAIMS.items():
-        own = [card for card in cards if card.claim == claim]
+        own = [card for card in evidence.cards if card.claim == claim]
         if own:
             whole = next(card for card in own if card.px is None)
             cells = [card_view(card) for card in own if card.px is not None]
@@ -64,5 +57,5 @@ def render_page(
         for figure, caption in CAPTIONS.items()
     ]
     return environment.get_template("page.html").render(
-        name=name, experiment=experiment, claims=claims, tables=tables, pictures=pictures, note=note
+        evidence=evidence, claims=claims, tables=tables, pictures=pictures, note=completeness(evidence)
     )

@@ -7,28 +7,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from gapbench.analysis.claims import CLAIMS, Card, make_cards, overall
-from gapbench.analysis.frames import curves_frame, throughput_frame
-from gapbench.analysis.metrics import measures_frame
-from gapbench.records import load_folder, write_text
+from gapbench.analysis.claims import CLAIMS, Card, overall
+from gapbench.analysis.evidence import Evidence
+from gapbench.records import write_text
 from gapbench.report.page import MARKS
-from gapbench.report.tables import card_interval, card_number
 from gapbench.spec import UserError
-from gapbench.timings import load_throughput
 
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def load_cards(folder: Path) -> list[Card]:
-    """The verdicts of one experiment's folder."""
-    experiment, records = load_folder(folder)
-    measures = measures_frame(records, curves_frame(records), experiment)
-    return make_cards(experiment, records, measures, throughput_frame(load_throughput(folder)))
-
-
-def verdicts(folders: list[Path]) -> str:
+def verdicts(found: list[Evidence]) -> str:
     """One row a claim: the verdict over everything published, and the cells behind it."""
-    cards = {folder.name: load_cards(folder) for folder in folders}
+    cards = {evidence.name: evidence.cards for evidence in found}
     lines = [f"| claim | verdict | {' | '.join(cards)} |", "|---|---|" + "---|" * len(cards)]
     for claim, declared in CLAIMS.items():
         cells = {name: [c for c in own if c.claim == claim and c.px is not None] for name, own in cards.items()}
@@ -41,29 +31,28 @@ def verdicts(folders: list[Path]) -> str:
 
 def cell_text(card: Card) -> str:
     """`28 px ✗ +0.12 [-0.30, +0.50], n=10`."""
-    interval = card_interval({"claim": card.claim, "low": card.low, "high": card.high})
-    value = card_number(card.claim, card.estimate)
-    return f"{card.px} px {MARKS[card.outcome]} {value} {interval}, n={card.n}"
+    return f"{card.px} px {MARKS[card.outcome]} {card.show(card.estimate)} {card.interval}, n={card.pairs}"
 
 
-def conditions(folders: list[Path]) -> str:
+def conditions(found: list[Evidence]) -> str:
     """A line an experiment: what was trained, how often, on what."""
     lines = []
-    for folder in folders:
-        experiment, records = load_folder(folder)
-        spec, seeds = experiment.runs[0], {spec.seed for spec in experiment.runs}
+    for evidence in found:
+        experiment, records = evidence.experiment, evidence.records
+        task, recipe = experiment.runs[0].task, experiment.runs[0].recipe
+        seeds = {spec.seed for spec in experiment.runs}
         devices = sorted({f"{r.provenance['device']}, jax {r.provenance['packages']['jax']}" for r in records})
         lines.append(
-            f"- `{folder.name}`: {len(records)} runs, {len(seeds)} seeds, {spec.task.train_images:,} training images of"
-            f" {spec.task.dataset}, {spec.recipe.steps} steps of {spec.recipe.batch}; {'; '.join(devices)}"
+            f"- `{evidence.name}`: {len(records)} runs, {len(seeds)} seeds, {task.train_images:,} training images of"
+            f" {task.dataset}, {recipe.steps} steps of {recipe.batch}; {'; '.join(devices)}"
         )
     return "\n".join(lines) + "\n"
 
 
-BLOCKS: dict[str, Callable[[list[Path]], str]] = {"verdicts": verdicts, "conditions": conditions}
+BLOCKS: dict[str, Callable[[list[Evidence]], str]] = {"verdicts": verdicts, "conditions": conditions}
 
 
-def fill_blocks(readme: Path, folders: list[Path], write: bool) -> list[str]:
+def fill_blocks(readme: Path, evidence: list[Evidence], write: bool) -> list[str]:
     """Replace every generated block; returns the file's name if that changed it, and writes it only on `write`.
 
     Raises:
@@ -76,7 +65,7 @@ def fill_blocks(readme: Path, folders: list[Path], write: bool) -> list[str]:
     unknown = sorted(set(names) - set(BLOCKS))
     if unknown or not names:
         raise UserError(f"{readme}: {f'unknown block {unknown[0]!r}' if unknown else 'no generated block'}")
-    new = BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]](folders) + found[3], old)
+    new = BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]](evidence) + block[3], old)
     if new != old and write:
         write_text(readme, new)
     return [str(readme)] if new != old else []

@@ -1,89 +1,20 @@
-"""Frames to tables: CSV with raw values, Markdown and LaTeX with rounded ones, each under a caption of its own."""
+"""The five tables, each a function of the evidence, under a caption that stands alone."""
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 import pandas as pd
-from tabulate import tabulate
 
-from gapbench.analysis.claims import CLAIMS, Card
+from gapbench.analysis.claims import CLAIMS
+from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import compare_pairs
 from gapbench.analysis.stats import kaplan_meier, restricted_mean
 from gapbench.counts import Counts, count_backbone, count_head, count_spec_head, optimizer_bytes
-from gapbench.records import Record
-from gapbench.spec import Experiment
-
-Row = Mapping[Any, Any]  # of the raw frame, by column
-Columns = dict[str, Callable[[Row], str]]  # heading -> text of a raw row
+from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as it is kept (`raw`) and, by `columns`, as it is read."""
-
-    name: str
-    caption: str
-    raw: pd.DataFrame
-    columns: Columns
-
-    @property
-    def shown(self) -> list[list[str]]:
-        """Text of every cell, row by row."""
-        return [[text(row) for text in self.columns.values()] for row in self.raw.to_dict("records")]
-
-    @property
-    def csv(self) -> str:
-        """Raw values to six digits, on which every version of the numerical libraries agrees."""
-        return str(self.raw.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-
-    @property
-    def markdown(self) -> str:
-        """GitHub's table, the caption under it."""
-        body = tabulate(self.shown, list(self.columns), "github", disable_numparse=True)
-        return f"{body}\n\n*{self.caption}*\n"
-
-    @property
-    def latex(self) -> str:
-        """booktabs, ready for \\input."""
-        style = pd.DataFrame(self.shown, columns=list(self.columns)).style.hide(axis="index")
-        style = style.format(escape="latex").format_index(escape="latex", axis="columns")
-        caption = "".join("\\" + c if c in "%_&#$" else c for c in self.caption)
-        return str(style.to_latex(hrules=True, caption=caption, label=f"tab:{self.name}", position_float="centering"))
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Significant digits without an exponent; a dash where there is no value."""
-    if value is None or pd.isna(value):
-        return "–"
-    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{float(f'{value:.{digits}g}'):.{max(0, digits - 1 - math.floor(math.log10(abs(value) or 1)))}f}"
-
-
-def percent(value: Any) -> str:
-    """A fraction in percent."""
-    return "–" if pd.isna(value) else f"{100 * value:.2f} %"
-
-
-def signed_points(value: Any) -> str:
-    """A difference of fractions in percentage points."""
-    return "–" if pd.isna(value) else f"{100 * value:+.2f}"
-
-
-def p_value(value: Any) -> str:
-    """Three decimals, or what it is below."""
-    return "–" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def between(low: Any, high: Any, text: Callable[[Any], str]) -> str:
-    """`[low, high]`."""
-    return "–" if pd.isna(low) else f"[{text(low)}, {text(high)}]"
-
-
-def setting(experiment: Experiment, records: list[Record]) -> str:
+def setting(evidence: Evidence) -> str:
     """What every caption ends with: regime, n, what varied and what did not, device, and what is missing."""
+    experiment, records = evidence.experiment, evidence.records
     seeds = sorted({spec.seed for spec in experiment.runs})
     devices = sorted({f"{r.provenance['device']}, jax {r.provenance['packages']['jax']}" for r in records})
     recipes = {spec.recipe for spec in experiment.runs}
@@ -96,11 +27,12 @@ def setting(experiment: Experiment, records: list[Record]) -> str:
         " the test images stay the same. Intervals: 95 % BCa bootstrap over pairs of seeds.",
         f"Trained on: {'; '.join(devices) or 'nothing yet'}.",
     ]
-    return " ".join([*parts, completeness(experiment, records)]).strip()
+    return " ".join([*parts, completeness(evidence)]).strip()
 
 
-def completeness(experiment: Experiment, records: list[Record]) -> str:
+def completeness(evidence: Evidence) -> str:
     """Empty when every declared run has a record and every record is ok; otherwise what is not."""
+    experiment, records = evidence.experiment, evidence.records
     missing = len(experiment.runs) - len(records)
     ended = [f"{sum(r.status == s for r in records)} {s}" for s in ("diverged", "out_of_memory", "failed")]
     ended = [text for text in ended if not text.startswith("0 ")]
@@ -108,8 +40,9 @@ def completeness(experiment: Experiment, records: list[Record]) -> str:
     return " ".join(filter(None, (incomplete, f"Not ok: {', '.join(ended)}." if ended else "")))
 
 
-def parameters_table(experiment: Experiment, records: list[Record]) -> Table:
+def parameters_table(evidence: Evidence) -> Table:
     """Closed-form counts by input size and head, the article's example first."""
+    experiment, records = evidence.experiment, evidence.records
     rows: list[Row] = []
 
     def add(case: str, feature: str, head: str, own: Counts, total: Counts | None, state_bytes: int | None) -> None:
@@ -161,8 +94,9 @@ def parameters_table(experiment: Experiment, records: list[Record]) -> Table:
     return Table("parameters", caption, raw, columns)
 
 
-def overfitting_table(experiment: Experiment, records: list[Record], measures: pd.DataFrame) -> Table:
+def overfitting_table(evidence: Evidence) -> Table:
     """Every way to measure overfit, and test error, compared over pairs."""
+    experiment, measures = evidence.experiment, evidence.measures
     flatten, gap = experiment.pair
     labels = {f"overfit_at_{level:g}": f"overfit at train loss {level:g}" for level in experiment.train_losses}
     labels |= {
@@ -203,18 +137,17 @@ def overfitting_table(experiment: Experiment, records: list[Record], measures: p
         "Overfit (train - test accuracy, both in eval mode) by input size; differences in percentage points. Overfit at"
         " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation,"
         f" and (!) marks a size where the two have opposite signs. n below {len({s.seed for s in experiment.runs})}:"
-        f" a run never reached that train loss. {setting(experiment, records)}"
+        f" a run never reached that train loss. {setting(evidence)}"
     )
     return Table("overfitting", caption, raw, columns)
 
 
-def convergence_table(
-    experiment: Experiment, records: list[Record], measures: pd.DataFrame, timing: pd.DataFrame
-) -> Table:
+def convergence_table(evidence: Evidence) -> Table:
     """Steps, images and training seconds to each target, never-reached runs censored at the last step."""
+    experiment = evidence.experiment
     flatten, gap = experiment.pair
     raw = pd.concat(
-        [convergence_rows(measures, timing, experiment, target) for target in experiment.targets], ignore_index=True
+        [convergence_rows(evidence, target) for target in experiment.targets], ignore_index=True
     ).sort_values(["dataset", "px"], kind="stable", ignore_index=True)
     columns: Columns = {
         "px": lambda r: str(r["px"]),
@@ -237,17 +170,16 @@ def convergence_table(
         "Restricted mean steps to a validation accuracy fixed in advance (reached: two consecutive evaluations; never"
         " reached: censored at the last step), and gap / flatten. Medians are Kaplan-Meier's; a dash: not reached by"
         " half the runs. Seconds are of training alone, at each head's median time a step, and vary with the"
-        f" machine's load. {setting(experiment, records)}"
+        f" machine's load. {setting(evidence)}"
     )
     return Table("convergence", caption, raw, columns)
 
 
-def convergence_rows(
-    measures: pd.DataFrame, timing: pd.DataFrame, experiment: Experiment, target: float
-) -> pd.DataFrame:
+def convergence_rows(evidence: Evidence, target: float) -> pd.DataFrame:
     """`compare_pairs` on one target's steps, with how many runs reached it, medians, images and seconds by head."""
+    experiment, measures = evidence.experiment, evidence.measures
     rows = compare_pairs(measures, experiment, f"steps_to_{target:g}", ratio=True)
-    timed = measures.merge(timing, on="run_id", how="left")
+    timed = measures.merge(evidence.timing, on="run_id", how="left")
     timed["step_s"] = timed["train_s"] / timed["steps"]
     for head in experiment.pair:
         for i, row in rows.iterrows():
@@ -265,9 +197,10 @@ def convergence_rows(
     return rows.assign(target=target)
 
 
-def throughput_table(experiment: Experiment, throughput: pd.DataFrame) -> Table:
+def throughput_table(evidence: Evidence) -> Table:
     """Images per second of both heads, and their paired ratio, by device, size, batch and phase."""
-    flatten, gap = experiment.pair
+    throughput = evidence.throughput
+    flatten, gap = evidence.experiment.pair
 
     def speed(row: Row, head: str) -> str:
         ends = between(row.get(f"{head}_images_per_s_q25"), row.get(f"{head}_images_per_s_q75"), number)
@@ -300,41 +233,34 @@ def throughput_table(experiment: Experiment, throughput: pd.DataFrame) -> Table:
     return Table("throughput", caption, throughput, columns)
 
 
-def claims_table(experiment: Experiment, records: list[Record], cards: list[Card]) -> Table:
+def claims_table(evidence: Evidence) -> Table:
     """Every card, the claim over all cells after its cells."""
-    order = {claim: i for i, claim in enumerate(CLAIMS)}
-    ordered = sorted(cards, key=lambda card: (order[card.claim], card.px is None))
+    order = list(CLAIMS)
+    cards = sorted(evidence.cards, key=lambda card: (order.index(card.claim), card.px is None))
+    raw = pd.DataFrame([{**asdict(card), "answers": ", ".join(card.answers), "card": card} for card in cards])
+    raw["px"] = raw["px"].astype("Int64")
     columns: Columns = {
         "claim": lambda r: f"{r['claim']} {r['title']}",
         "data": lambda r: r["dataset"],
-        "px": lambda r: "all" if pd.isna(r["px"]) else str(int(r["px"])),
+        "px": lambda r: "all" if pd.isna(r["px"]) else str(r["px"]),
         "outcome": lambda r: r["outcome"],
-        "estimate": lambda r: card_number(r["claim"], r["estimate"]),
-        "95 % interval": card_interval,
-        "margin": lambda r: card_number(r["claim"], r["margin"]),
-        "n": lambda r: str(r["n"]) if r["n"] == r["n_declared"] else f"{r['n']} of {r['n_declared']}",
+        "estimate": lambda r: r["card"].show(r["estimate"]),
+        "95 % interval": lambda r: r["card"].interval,
+        "margin": lambda r: r["card"].show(r["margin"]),
+        "n": lambda r: r["card"].pairs,
         "p (Holm)": lambda r: p_value(r["p_adjusted"]),
         "note": lambda r: r["note"],
     }
-    raw = pd.DataFrame([asdict(card) for card in ordered])
-    raw["answers"] = raw["answers"].map(", ".join)
-    raw["px"] = raw["px"].astype("Int64")
     caption = (
         "Verdicts computed from the records: supported or refuted when the 95 % interval lies wholly beyond or short of"
         " the margin, else undecided; C2 and C5 also need a Holm-adjusted exact p below 0.05 over the family"
-        f" {', '.join(experiment.family)} at all sizes. C2 in percentage points, the others as ratios."
-        f" {setting(experiment, records)}"
+        f" {', '.join(evidence.experiment.family)} at all sizes. C2 in percentage points, the others as ratios."
+        f" {setting(evidence)}"
     )
     return Table("claims", caption, raw, columns)
 
 
-def card_number(claim: str, value: float) -> str:
-    """A claim's estimate, end or margin in its own unit: points for C2, a ratio for the others."""
-    return signed_points(value) if claim == "C2" else number(value)
-
-
-def card_interval(row: Row) -> str:
-    """A card's interval, or that it is exact."""
-    if row["claim"] == "C1" and pd.notna(row["low"]):
-        return "exact"
-    return between(row["low"], row["high"], lambda value: card_number(row["claim"], value))
+def make_tables(evidence: Evidence) -> list[Table]:
+    """All five, the verdicts first."""
+    makers = (claims_table, parameters_table, overfitting_table, convergence_table, throughput_table)
+    return [make(evidence) for make in makers]
