@@ -83,6 +83,13 @@ def count_spec_head(spec: RunSpec, classes: int) -> Counts:
     return count_head(spec.head, spec.backbone.channels, spec.backbone.feature_px(spec.task.px), classes)
 
 
+def count_net(spec: RunSpec, image_channels: int, classes: int) -> Counts | None:
+    """Counts of the whole net; None where a head or backbone of the user's own has no closed form here."""
+    if spec.head.partition(":")[0] not in HEAD_COUNTS or spec.backbone.kind not in BACKBONE_COUNTS:
+        return None
+    return count_backbone(spec, image_channels) + count_spec_head(spec, classes)
+
+
 def optimizer_bytes(recipe: Recipe, parameters: int) -> int:
     """State beside the parameters: two moments a parameter for AdamW, one momentum for SGD."""
     return FLOAT_BYTES * parameters * {"adamw": 2, "sgd": 1}[recipe.optimizer]

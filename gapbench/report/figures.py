@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cells, paired_values
-from gapbench.counts import count_backbone, count_spec_head
 
 COLOURS = ("#d55e00", "#0072b2")  # vermillion and blue of Okabe and Ito: reference head, head under test
 MARKERS = ("o", "s")
@@ -104,7 +103,8 @@ def draw_points(ax: Axes, x: Sequence[float], intervals: Sequence[stats.Interval
 
 def means_by_size(evidence: Evidence, head: str, measure: str) -> dict[int, stats.Interval]:
     """Mean of a measure over seeds by input size, where there are at least two runs."""
-    measures, found = evidence.measures, {}
+    measures = evidence.measures
+    found = {}
     for _, px in cells(measures):
         values = measures.loc[(measures["px"] == px) & (measures["head"] == head), measure].dropna()
         if len(values) > 1:
@@ -163,21 +163,17 @@ def draw_time_to_target(evidence: Evidence) -> Figure:
 def draw_accuracy_by_parameters(evidence: Evidence) -> Figure:
     """Test accuracy against all parameters of the net, one point a head and size, labelled with the size."""
     figure, (ax,) = panels(1, height=4.2)
-    nets = {(r.spec.task.px, r.spec.head): r for r in evidence.records if r.classes}
+    nets = {(r.spec.task.px, r.spec.head): sum(r.parameters.values()) for r in evidence.records if r.parameters}
     for i, (head, colour) in enumerate(zip(evidence.experiment.pair, COLOURS, strict=True)):
         errors = means_by_size(evidence, head, "test_error")
         if not errors:
             continue
         flipped = {px: stats.Interval(1 - e.estimate, 1 - e.high, 1 - e.low, e.n, e.method) for px, e in errors.items()}
-        specs = {px: nets[px, head] for px in flipped}
-        totals = [
-            count_backbone(net.spec, net.image_channels).parameters + count_spec_head(net.spec, net.classes).parameters
-            for net in specs.values()
-        ]
+        totals = [nets[px, head] for px in flipped]
         draw_points(ax, totals, list(flipped.values()), fmt=MARKERS[i] + DASHES[i], color=colour, label=head)
         for px, total in zip(flipped, totals, strict=True):
             place = (total, flipped[px].estimate)
-            ax.annotate(f"{px} px", place, xytext=(9, -4), textcoords="offset points", color=colour)
+            ax.annotate(f"{px} px", place, xytext=(7, 7), textcoords="offset points", color=colour)
     ax.set(xlabel="parameters of the whole net", ylabel="test accuracy")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.margins(x=0.12)
@@ -206,8 +202,8 @@ def draw_paired_differences(evidence: Evidence) -> Figure:
         ax.axhline(0, color="#444444", linewidth=1)
         ax.set_xticks(range(len(labels)), labels)
         ax.set_title(f"{title},\n{experiment.pair[1]} - {experiment.pair[0]}")
-        in_percent(ax.yaxis, None)
-    axes[0].set_ylabel("paired difference, points")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
+    axes[0].set_ylabel("paired difference, percentage points")
     note = f"grey: one seed; diamond: mean, 95 % interval; below zero: {experiment.pair[1]} is lower"
     figure.supxlabel(note, fontsize=10)
     return figure

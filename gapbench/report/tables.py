@@ -8,7 +8,7 @@ from gapbench.analysis.claims import CLAIMS
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import compare_pairs
 from gapbench.analysis.stats import kaplan_meier, restricted_mean
-from gapbench.counts import Counts, count_backbone, count_head, count_spec_head, optimizer_bytes
+from gapbench.counts import count_head, count_net, optimizer_bytes
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
 
 
@@ -41,37 +41,32 @@ def completeness(evidence: Evidence) -> str:
 
 
 def parameters_table(evidence: Evidence) -> Table:
-    """Closed-form counts by input size and head, the article's example first."""
-    experiment, records = evidence.experiment, evidence.records
-    rows: list[Row] = []
-
-    def add(case: str, feature: str, head: str, own: Counts, total: Counts | None, state_bytes: int | None) -> None:
-        whole = {} if total is None else {f"total_{name}": value for name, value in total._asdict().items()}
+    """Parameters, optimiser state, arithmetic and activations by input size and head, the article's example first."""
+    reference = evidence.experiment.pair[0]
+    rows: list[dict[str, str | float]] = [
+        {"case": "article, 2 classes", "feature_map": "10×10×32", "head": head}
+        | {"head_parameters": count_head(head, 32, 10, 2).parameters}
+        for head in ("flatten", "gap")
+    ]
+    nets = {(r.spec.task.px, r.spec.head): r for r in evidence.records if r.parameters}
+    for (px, head), record in sorted(nets.items(), key=lambda net: (net[0][0], net[0][1] != reference)):
+        spec, total = record.spec, sum(record.parameters.values())
+        side = spec.backbone.feature_px(px)
+        counts = count_net(spec, record.image_channels, record.classes)
         rows.append(
-            {"case": case, "feature_map": feature, "head": head, "head_parameters": own.parameters}
-            | {"total_parameters": None, "total_flops": None, "total_activation_bytes": None}
-            | whole
-            | {"optimizer_bytes": state_bytes}
-        )
-
-    for head in ("flatten", "gap"):
-        add("article, 2 classes", "10×10×32", head, count_head(head, 32, 10, 2), None, None)
-    nets = {(r.spec.task.px, experiment.pair.index(r.spec.head)): r for r in records if r.classes}
-    for (px, _), record in sorted(nets.items(), key=lambda item: item[0]):
-        spec, side = record.spec, record.spec.backbone.feature_px(px)
-        own = count_spec_head(spec, record.classes)
-        total = own + count_backbone(spec, record.image_channels)
-        state = optimizer_bytes(spec.recipe, total.parameters)
-        add(
-            f"{px} px, {record.classes} classes",
-            f"{side}×{side}×{spec.backbone.channels}",
-            spec.head,
-            own,
-            total,
-            state,
+            {
+                "case": f"{px} px, {record.classes} classes",
+                "feature_map": f"{side}×{side}×{spec.backbone.channels}",
+                "head": head,
+                "head_parameters": record.parameters["head"],
+                "total_parameters": total,
+                "optimizer_bytes": optimizer_bytes(spec.recipe, total),
+                "flops": counts.flops if counts else float("nan"),
+                "activation_bytes": counts.activation_bytes if counts else float("nan"),
+            }
         )
     raw = pd.DataFrame(rows)
-    first = raw[raw["head"] == experiment.pair[0]].set_index("case")
+    first = raw[raw["head"] == reference].set_index("case")
     for part in ("head", "total"):
         raw[f"{part}_ratio"] = first[f"{part}_parameters"].reindex(raw["case"]).to_numpy() / raw[f"{part}_parameters"]
     columns: Columns = {
@@ -80,16 +75,16 @@ def parameters_table(evidence: Evidence) -> Table:
         "head": lambda r: r["head"],
         "head parameters": lambda r: number(r["head_parameters"]),
         "all parameters": lambda r: number(r["total_parameters"]),
-        f"times fewer than {experiment.pair[0]} (head)": lambda r: number(r["head_ratio"]),
-        f"times fewer than {experiment.pair[0]} (all)": lambda r: number(r["total_ratio"]),
+        f"times fewer than {reference} (head)": lambda r: number(r["head_ratio"]),
+        f"times fewer than {reference} (all)": lambda r: number(r["total_ratio"]),
         "optimiser bytes": lambda r: number(r["optimizer_bytes"]),
-        "MFLOP an image": lambda r: number(r["total_flops"] / 1e6 if pd.notna(r["total_flops"]) else None),
-        "activation bytes an image": lambda r: number(r["total_activation_bytes"]),
+        "MFLOP an image": lambda r: number(r["flops"] / 1e6),
+        "activation bytes an image": lambda r: number(r["activation_bytes"]),
     }
     caption = (
-        "Parameters, arithmetic and memory in closed form (exact, nothing varied): the article's example of 32 maps"
-        " of 10×10 and 2 classes (3200·2 against 32·2 weights, plus 2 biases), then the nets of this experiment."
-        " FLOPs are of a forward pass; activations are the layer outputs kept for the backward pass."
+        "Parameters, arithmetic and memory (exact, nothing varied): the article's example of 32 maps of 10×10 and 2"
+        " classes (3200·2 against 32·2 weights, plus 2 biases), then the nets of this experiment. FLOPs are of a"
+        " forward pass; activations are the layer outputs kept for the backward pass."
     )
     return Table("parameters", caption, raw, columns)
 

@@ -1,0 +1,50 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Does averaging suppress overfitting?
+#
+# Overfit is train accuracy minus test accuracy, both evaluated in eval mode. At the last step it confounds speed
+# with regularisation: a head that has learnt less has also overfitted less. So the primary measure compares the
+# heads where their *train loss* is equal, and asks for test error as well.
+
+# %%
+from pathlib import Path
+
+from gapbench.analysis.evidence import load_evidence
+from gapbench.analysis.pairs import paired_values
+from gapbench.report import figures, tables
+
+EXPERIMENT = "size_sweep"  # change me: "fashion_mnist"
+evidence = load_evidence(Path("../results/published") / EXPERIMENT)
+print(evidence.experiment.question)
+
+# %%
+figures.show("overfit_by_size", evidence)
+# %% [markdown]
+# Each dot is a pair: two runs with the same images, initial backbone and batch order that differ in the head alone.
+
+# %%
+figures.show("paired_differences", evidence)
+# %% [markdown]
+# One size and one measure, pair by pair.
+
+# %%
+PX, MEASURE = 28, "test_error"  # change me: another size, or "overfit_final", "overfit_best_val", "overfit_area"
+dataset = evidence.experiment.runs[0].task.dataset
+seeds, flatten, gap = paired_values(evidence.measures, evidence.experiment, (dataset, PX), MEASURE)
+for seed, a, b in zip(seeds, flatten, gap, strict=True):
+    print(f"seed {seed}: flatten {a:.3f}, gap {b:.3f}, difference {b - a:+.3f}")
+
+# %%
+tables.overfitting_table(evidence)

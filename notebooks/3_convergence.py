@@ -1,0 +1,44 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Does averaging slow convergence down?
+#
+# Steps until the validation accuracy stays above a target that was fixed in advance, from pilot runs on other seeds.
+# A run that never gets there is censored at the last step: it is neither dropped nor counted as just in time.
+
+# %%
+from pathlib import Path
+
+from gapbench.analysis.evidence import load_evidence
+from gapbench.report import figures, tables
+
+EXPERIMENT = "size_sweep"  # change me: "fashion_mnist"
+evidence = load_evidence(Path("../results/published") / EXPERIMENT)
+print(evidence.experiment.question)
+
+# %%
+figures.show("learning_curves", evidence)
+# %%
+figures.show("time_to_target", evidence)
+# %%
+tables.convergence_table(evidence)
+
+# %% [markdown]
+# One head at one size, run by run.
+
+# %%
+PX, HEAD = 28, "gap"  # change me
+target = f"{evidence.experiment.targets[0]:g}"
+rows = evidence.measures.query("px == @PX and head == @HEAD")
+rows[["seed", f"steps_to_{target}", f"reached_{target}", "best_val_accuracy", "train_loss_final"]]
