@@ -167,7 +167,7 @@ def time(
         once: Do nothing where this environment has been timed already.
     """
     from gapbench.progress import watch_cells
-    from gapbench.sweep import find_experiment, pin_process
+    from gapbench.sweep import find_experiment, pin_process, share_programs
 
     for flag, values in (("px", px), ("batch", batch), ("samples", (samples,))):
         for value in values:
@@ -175,6 +175,7 @@ def time(
     path, declared = find_experiment(experiment)
     folder = out or REPRODUCED / path.stem
     pin_process()
+    share_programs()  # for what prepares the timing; the timed compilations pass it by
     from gapbench.data import load
     from gapbench.records import provenance
     from gapbench.throughput import time_device

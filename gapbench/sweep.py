@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gapbench.records import SCHEMA, Record, load_records, remove_parts, write_record, write_text
 from gapbench.spec import Experiment, RunSpec, UserError
@@ -137,26 +138,29 @@ def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path
             with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
                 tasks = (delayed(run_cell)(spec, out, path, os.getpid()) for spec in todo)
                 yield from Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(tasks)
+        except TerminatedWorkerError as error:
+            raise UserError(
+                "a worker was killed, perhaps for want of memory: the finished runs are kept; try fewer --workers"
+            ) from error
         finally:  # also when stopped by Ctrl-C or an error: no worker outlives the sweep
             get_reusable_executor(max_workers=workers).shutdown(wait=True, kill_workers=True)
 
 
 @contextlib.contextmanager
 def lock_folder(out: Path) -> Iterator[None]:
-    """Hold the folder for one run; the lock goes with the process, however it ends."""
+    """Hold the folder for one run; the lock is on the folder itself and goes with the process, however it ends."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = open(out / ".lock", "w")  # noqa: SIM115 (held until the block ends)
+        folder = os.open(out, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another gapbench run is writing to {out}: wait for it, or choose another --out"
-            ) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError as error:
+        raise UserError(f"another gapbench run is writing to {out}: wait for it, or choose another --out") from error
+    finally:
+        os.close(folder)
 
 
 _claimed: list[Any] = []  # the lock of this process's core, held until the process ends
@@ -180,6 +184,11 @@ def start_worker(parent: int) -> None:
         if os.getppid() != parent:
             os._exit(1)  # the parent was gone before that took effect
     pin_process()
+    share_programs()
+
+
+def share_programs() -> None:
+    """Keep compiled programs in the cache, by kind of processor, where other workers and later runs find them."""
     import jax
 
     from gapbench.data.places import cache_folder
@@ -196,7 +205,10 @@ def core_count() -> int:
 
 
 def claim_core() -> Any:
-    """Pin this process to the first core that no other worker holds (its file lock ends with the process)."""
+    """Pin this process to the first core that no other worker holds (its file lock ends with the process).
+
+    Where every core is held, it shares one: it computes on a single core, and the same bits, in any case.
+    """
     cores = sorted(os.sched_getaffinity(0))
     for core in cores:
         file = open(Path(tempfile.gettempdir()) / f"gapbench-{os.getuid()}-core-{core}.lock", "w")  # noqa: SIM115
@@ -205,7 +217,8 @@ def claim_core() -> Any:
             os.sched_setaffinity(0, {core})
             return file
         file.close()
-    return None  # more workers than cores: the kernel places this one
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+    return None
 
 
 def run_cell(spec: RunSpec, out: Path, experiment: Path, parent: int) -> Record:

@@ -1,7 +1,4 @@
-"""What a timing of both heads leaves: one JSON file an environment, read and written without JAX.
-
-The measurement itself is in `gapbench.throughput`.
-"""
+"""What a timing of both heads leaves: one JSON file an environment. No JAX here: `gapbench.throughput` measures."""
 
 import json
 import re
@@ -15,7 +12,6 @@ from pydantic import Field, model_validator
 from gapbench.records import write_text
 from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe, UserError, validate
 
-SCHEMA: Literal[1] = 1
 Phase = Literal["train", "infer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -45,12 +41,11 @@ class TimingRow(Declaration):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "TimingRow":
-        if (self.status == "ok") != (len(self.samples_s) > 0 and self.calls_per_sample > 0):
-            raise ValueError("samples_s: must be given when the status is ok, and only then")
+        ok = self.status == "ok"
+        if not ok == bool(self.samples_s) == bool(self.calls_per_sample) == (not self.reason):
+            raise ValueError("samples_s and no reason must be given when the status is ok, and only then")
         if len(self.samples_s) % 2:
             raise ValueError("samples_s: a block has two samples a head, so their number is even")
-        if (self.status == "ok") == bool(self.reason):
-            raise ValueError("reason: must be given when the status is not ok, and only then")
         return self
 
     @property
@@ -69,7 +64,7 @@ class Peaks(Declaration):
 class Throughput(Declaration):
     """Every timing of one environment."""
 
-    schema_: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     provenance: dict[str, Any]
     pair: tuple[str, str]  # the reference head and the head under test
     backbone: Backbone
@@ -90,15 +85,11 @@ def block_ratios(reference: TimingRow, treatment: TimingRow) -> Float[np.ndarray
     """Images per second of the treatment over those of the reference, one ratio an A B B A block.
 
     ratio = (a_1 + a_2) / (b_1 + b_2), in seconds: a steady drift of the machine cancels inside a block.
-
-    Raises:
-      ValueError: the rows are not two heads of one cell, or one of them ran out of memory.
+    Raises ValueError unless both rows were measured, in one cell.
     """
     cells = {(row.px, row.batch, row.phase, row.precision, len(row.samples_s)) for row in (reference, treatment)}
-    if len(cells) > 1:
-        raise ValueError(f"no pair: the cells {sorted(cells)} differ")
-    if not reference.samples_s:
-        raise ValueError(f"no samples: {reference.reason}")
+    if len(cells) > 1 or not reference.samples_s:
+        raise ValueError(f"no pair: the cells {sorted(cells)} differ or have no samples")
     reference_s, treatment_s = (np.reshape(row.samples_s, (-1, 2)).mean(axis=1) for row in (reference, treatment))
     return np.asarray(reference_s / treatment_s)
 
@@ -114,11 +105,7 @@ def write_throughput(out: Path, result: Throughput) -> Path:
 
 
 def load_throughput(out: Path) -> list[Throughput]:
-    """Every environment's file below `out`, in the order of their names; none is an empty list.
-
-    Raises:
-      UserError: a file is truncated, of another schema or no timing; the message names it and the mend.
-    """
+    """Every environment's file below `out`, in the order of their names; UserError names a broken one and the mend."""
     return [_load(path) for path in sorted((out / "throughput").glob("*.json"))]
 
 
@@ -126,12 +113,10 @@ def _load(path: Path) -> Throughput:
     mend = "delete it and run gapbench time again"
     try:
         raw = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); {mend}") from error
-    schema = raw.get("schema") if isinstance(raw, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema {schema!r}, this gapbench reads {SCHEMA}; {mend}")
-    try:
+        if (schema := dict(raw).get("schema")) != 1:
+            raise UserError(f"{path}: schema {schema!r}, this gapbench reads 1")
         return validate(Throughput, raw, str(path))
     except UserError as error:
         raise UserError(f"{error}; {mend}") from error
+    except (ValueError, TypeError, OSError) as error:  # TypeError: not an object
+        raise UserError(f"{path}: not readable as JSON ({error}); {mend}") from error

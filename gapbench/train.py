@@ -42,7 +42,7 @@ def make_schedule(recipe: Recipe) -> optax.Schedule:
 def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """AdamW, or SGD with Nesterov momentum 0.9 and L2; weight decay acts on kernels alone."""
 
-    def kernels(params: nnx.State) -> Any:
+    def kernels(params: Any) -> Any:
         return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
     schedule = make_schedule(recipe)
@@ -64,7 +64,7 @@ def train_step(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One update on one batch; returns the new state and the batch's mean cross entropy before it."""
 
-    def loss_fn(params: nnx.State) -> tuple[Float[Array, ""], nnx.State]:
+    def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
         model = nnx.merge(graph, params, state.stats, copy=True)  # batch norm may then update its own
         logits = model(normalise(images, moments), train=True, key=jax.random.fold_in(key, state.step))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

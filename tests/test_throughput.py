@@ -16,10 +16,7 @@ from gapbench.throughput import (
     interleave,
     measure_peaks,
     needed_bytes,
-    random_inputs,
     time_device,
-    time_pair,
-    time_sweep,
     warm_up,
 )
 from gapbench.timings import Peaks, Throughput, TimingRow, block_ratios, load_throughput, write_throughput
@@ -33,6 +30,7 @@ SPEC = RunSpec(
     seed=0,
 )
 SHAPE = {"image_channels": 1, "classes": 10}
+PEAKS = Peaks(matmul_flops_per_s=5e10, copy_bytes_per_s=1e10)
 
 
 def row(head: str, samples_s: tuple[float, ...], **fields: Any) -> TimingRow:
@@ -50,7 +48,7 @@ def result(**provenance: Any) -> Throughput:
         recipe=SPEC.recipe,
         image_channels=1,
         classes=10,
-        peaks=Peaks(matmul_flops_per_s=5e10, copy_bytes_per_s=1e10),
+        peaks=PEAKS,
         rows=(
             row("flatten", (0.1 + 0.2, 1 / 3)),
             row("gap", (), status="out_of_memory", reason="full", calls_per_sample=0),
@@ -69,7 +67,7 @@ class FakeDevice:
 
     def __init__(self, **call_s: float):
         self.now, self.order = 0.0, ""
-        self.heads = tuple(Timed(self.program(name, seconds), 0) for name, seconds in call_s.items())
+        self.heads = tuple(Timed(self.program(name, seconds), 0, self.clock) for name, seconds in call_s.items())
 
     def program(self, name: str, seconds: float) -> Any:
         def call(carry: int) -> tuple[int, tuple[()]]:
@@ -85,7 +83,7 @@ class FakeDevice:
 
 def test_the_calls_go_a_b_b_a_and_every_sample_is_kept(quick: None) -> None:
     device = FakeDevice(a=0.5, b=0.25)
-    calls, seconds = interleave(device.heads, samples=5, clock=device.clock)
+    calls, seconds = interleave(device.heads, samples=5)
     assert device.order == "aaa" + "bbb" + "abba" * 3  # 5 samples a head need three blocks of two
     assert calls == 1
     assert seconds == ([0.5] * 6, [0.25] * 6)
@@ -93,7 +91,7 @@ def test_the_calls_go_a_b_b_a_and_every_sample_is_kept(quick: None) -> None:
 
 def test_short_calls_are_averaged_over_equally_many_calls_of_both_heads(quick: None) -> None:
     device = FakeDevice(a=2**-9, b=2**-11)  # 0.002 s / 2**-11 s = 4.1, so five calls a sample
-    calls, seconds = interleave(device.heads, samples=2, clock=device.clock)
+    calls, seconds = interleave(device.heads, samples=2)
     assert calls == 5
     assert device.order == "aaabbb" + "aaaaabbbbbbbbbbaaaaa"
     assert seconds == ([2**-9] * 2, [2**-11] * 2)
@@ -102,7 +100,7 @@ def test_short_calls_are_averaged_over_equally_many_calls_of_both_heads(quick: N
 @pytest.mark.parametrize(("call_s", "expected"), [(1.0, 3), (0.0625, 4)])
 def test_the_warm_up_reaches_its_count_and_its_time(call_s: float, expected: int) -> None:
     device = FakeDevice(a=call_s)
-    assert warm_up(device.heads[0], device.clock) == call_s
+    assert warm_up(device.heads[0]) == call_s
     assert device.heads[0].carry == expected  # 0.0625 · 3 = 0.1875 < 0.2
 
 
@@ -130,18 +128,43 @@ def test_a_row_cannot_drop_half_a_block_or_be_ok_without_samples() -> None:
         row("gap", (0.0, 1.0))
 
 
+PROGRAMS: dict[tuple[str, str], tuple[Timed, dict[str, Any]]] = {}
 TOLD: list[str] = []
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[TimingRow]:
-    """Both heads in both phases, at batch 16."""
-    return time_pair(SPEC, PAIR, 8, 16, samples=3, progress=TOLD.append, **SHAPE)
+def timed() -> Throughput:
+    """Both heads in both phases at batch 16; the four programs stay in PROGRAMS for the tests of the sweep."""
+
+    def keep(spec: RunSpec, phase: Any, shape: tuple[int, int]) -> tuple[Timed, dict[str, Any]]:
+        return PROGRAMS.setdefault((spec.head, phase), compile_head(spec, phase, shape))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "WARM_UP_S", 0.0)
+        patch.setattr(throughput, "measure_peaks", lambda: PEAKS)
+        patch.setattr(throughput, "compile_head", keep)
+        return time_device(SPEC, PAIR, [8], [16], samples=3, progress=TOLD.append, **SHAPE)
 
 
-def test_both_heads_are_timed_in_both_phases_with_their_compile_times_and_memory(rows: list[TimingRow]) -> None:
+@pytest.fixture
+def rows(timed: Throughput) -> tuple[TimingRow, ...]:
+    return timed.rows
+
+
+@pytest.fixture
+def compiled(timed: Throughput, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs of batch 16 stand for those of every size and batch, so that a sweep compiles nothing."""
+    monkeypatch.setattr(throughput, "measure_peaks", lambda: PEAKS)
+    monkeypatch.setattr(throughput, "compile_head", lambda spec, phase, shape: PROGRAMS[spec.head, phase])
+
+
+def test_both_heads_are_timed_in_both_phases_with_their_compile_times_and_memory(rows: tuple[TimingRow, ...]) -> None:
     assert [(r.phase, r.head, r.status) for r in rows] == [(p, h, "ok") for p in ("train", "infer") for h in PAIR]
-    assert TOLD == ["8px, batch 16, train: flatten and gap", "8px, batch 16, infer: flatten and gap"]
+    assert TOLD == [
+        "peaks of the device: matmul and copy",
+        "8px, batch 16, train: flatten and gap",
+        "8px, batch 16, infer: flatten and gap",
+    ]
     assert all(len(r.samples_s) == 4 for r in rows)
     assert all(min(r.trace_s or 0, r.lower_s or 0, r.compile_s or 0) > 0 for r in rows)
     for a, b in (rows[:2], rows[2:]):
@@ -152,7 +175,7 @@ def test_both_heads_are_timed_in_both_phases_with_their_compile_times_and_memory
     assert (rows[1].alias_bytes or 0) >= 2 * 238 * 4  # the parameters and their momentum are donated
 
 
-def test_closed_form_flops_are_those_counted_by_hand_and_near_those_of_xla(rows: list[TimingRow]) -> None:
+def test_closed_form_flops_are_those_counted_by_hand_and_near_those_of_xla(rows: tuple[TimingRow, ...]) -> None:
     # convolutions on 8×8: 2·9·(1·4 + 4·4)·64 = 23,040; the pooled map is 4×4×4
     # flatten: 2·64·10 = 1,280; gap: 64 + 2·4·10 = 144; batch 16; training three times
     assert [r.flops for r in rows] == [16 * n * (23_040 + head) for n in (3, 1) for head in (1_280, 144)]
@@ -169,51 +192,63 @@ def test_donated_memory_is_needed_once() -> None:
     assert needed_bytes({}) == 0
 
 
-def test_a_batch_that_does_not_fit_is_a_row_and_larger_ones_are_not_tried() -> None:
+def test_a_batch_that_does_not_fit_is_a_row_and_larger_ones_are_not_tried(
+    compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
-    rows = time_sweep(SPEC, PAIR, [8, 10], [4, 2], phases=["infer"], free_bytes=1, progress=told.append, **SHAPE)
+    monkeypatch.setattr(throughput, "free_memory", lambda: 1.0)
+    rows = time_device(SPEC, PAIR, [8, 10], [4, 2], phases=["infer"], progress=told.append, **SHAPE).rows
     assert [(r.px, r.batch, r.head) for r in rows] == [(px, 2, head) for px in (8, 10) for head in PAIR]
     assert {r.status for r in rows} == {"out_of_memory"}
     assert all("1 are free" in r.reason and r.samples_s == () and r.compile_s for r in rows)
-    assert len(told) == 2
+    assert len(told) == 1 + 2
 
 
-def test_inference_goes_on_where_only_training_is_out_of_memory(rows: list[TimingRow], quick: None) -> None:
+def test_inference_goes_on_where_only_training_is_out_of_memory(
+    rows: tuple[TimingRow, ...], compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, infer = (sum(needed_bytes(r.model_dump()) for r in part) for part in (rows[:2], rows[2:]))
     assert infer < train - 1
-    swept = time_sweep(SPEC, PAIR, [8], [16], samples=2, free_bytes=train - 1, **SHAPE)
-    assert [r.status for r in swept] == ["out_of_memory"] * 2 + ["ok"] * 2
+    monkeypatch.setattr(throughput, "free_memory", lambda: train - 1)
+    swept = time_device(SPEC, PAIR, [8], [16, 32], samples=2, **SHAPE).rows
+    assert [r.status for r in swept] == ["out_of_memory"] * 2 + ["ok"] * 4
+    assert [(r.batch, r.phase) for r in swept[::2]] == [(16, "train"), (16, "infer"), (32, "infer")]
     assert swept[0].reason == f"both heads together need {train} bytes, {train - 1} are free"
 
 
 @pytest.mark.parametrize("error", [MemoryError("full"), throughput.jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9")])
 def test_a_device_that_runs_out_in_a_call_gives_rows_with_its_reason(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception, compiled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
 
     monkeypatch.setattr(throughput, "interleave", fail)
-    rows = time_sweep(SPEC, PAIR, [8], [2, 4], phases=["infer"], **SHAPE)
+    rows = time_device(SPEC, PAIR, [8], [2, 4], phases=["infer"], **SHAPE).rows
     assert [(r.batch, r.status) for r in rows] == [(2, "out_of_memory")] * 2
     assert str(error) in rows[0].reason
 
 
-def test_another_error_of_the_device_is_not_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_of_the_device_is_not_taken_for_full_memory(
+    compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> Any:
         raise throughput.jax.errors.JaxRuntimeError("INTERNAL: broken")
 
     monkeypatch.setattr(throughput, "interleave", fail)
     with pytest.raises(throughput.jax.errors.JaxRuntimeError, match="broken"):
-        time_pair(SPEC, PAIR, 8, 2, ("infer",), **SHAPE)
+        time_device(SPEC, PAIR, [8], [2], phases=["infer"], **SHAPE)
 
 
-def test_every_timed_training_call_is_a_step_that_moves_the_parameters(quick: None) -> None:
-    timed, _ = compile_head(SPEC, "train", random_inputs(SPEC, 1, 10), 1, 10)
+def test_every_timed_training_call_is_a_step_that_moves_the_parameters(
+    compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed, _ = PROGRAMS["gap", "train"]
     before = np.array(timed.carry.params["head"]["dense"]["kernel"][...])  # a copy: the buffer is donated
-    ticks = itertools.count()
-    interleave((timed, FakeDevice(other=1.0).heads[0]), samples=4, clock=lambda: float(next(ticks)))
-    assert int(timed.carry.step) == 3 + 4  # warm-up and samples
+    steps, ticks = int(timed.carry.step), itertools.count()
+    monkeypatch.setattr(timed, "clock", lambda: float(next(ticks)))
+    interleave((timed, FakeDevice(other=1.0).heads[0]), samples=4)
+    assert int(timed.carry.step) == steps + 3 + 4  # warm-up and samples
     assert np.abs(np.array(timed.carry.params["head"]["dense"]["kernel"][...]) - before).max() > 1e-4
 
 
@@ -240,19 +275,16 @@ def test_compile_times_are_measured_without_the_persistent_cache(
 def test_a_size_too_small_for_the_backbone_is_refused_with_the_mend() -> None:
     deep = SPEC.model_copy(update={"backbone": Backbone(width=4, stages=3)})
     with pytest.raises(UserError, match="use px >= 8"):
-        time_pair(deep, PAIR, 4, 2, **SHAPE)
+        time_device(deep, PAIR, [8, 4], [2], **SHAPE)
 
 
-def test_peaks_are_those_of_a_computer() -> None:
+def test_peaks_are_those_of_a_computer(quick: None) -> None:
     peaks = measure_peaks()
     assert 1e8 < peaks.matmul_flops_per_s < 1e16
     assert 1e8 < peaks.copy_bytes_per_s < 1e14
 
 
-def test_a_timing_of_the_device_is_written_and_read_back_whole(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "measure_peaks", lambda: result().peaks)
-    monkeypatch.setattr(throughput, "WARM_UP_S", 0.0)
-    timed = time_device(SPEC, PAIR, [8], [2], phases=["infer"], samples=2, **SHAPE)
+def test_a_timing_of_the_device_is_written_and_read_back_whole(timed: Throughput, tmp_path: Any) -> None:
     path = write_throughput(tmp_path, timed)
     assert path.name.endswith(f"-x{len(throughput.jax.devices())}-jax{timed.provenance['packages']['jax']}.json")
     assert load_throughput(tmp_path) == [timed]
@@ -275,6 +307,7 @@ def test_a_rerun_replaces_the_file_of_its_environment_and_no_other(tmp_path: Any
         ("}\n]\n}\n", "", "not readable as JSON"),
         ('"schema": 1', '"schema": 2', "schema 2"),
         ('"px": 8', '"px": 0', "rows.0.px"),
+        ('"schema": 1,', "", "schema None"),
     ],
 )
 def test_a_corrupt_file_is_refused_by_name_with_the_mend(tmp_path: Any, old: str, new: str, message: str) -> None:

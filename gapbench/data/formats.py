@@ -1,7 +1,4 @@
-"""What the bytes mean: IDX files, CIFAR records, and PNG or JPEG trees in a folder, a zip or a tar.
-
-All is read in memory and within bounds: nothing is extracted to disk, nothing unpickled. Where files lie: sources.py.
-"""
+"""What the bytes mean, read in memory and within bounds: nothing is extracted to disk, nothing unpickled."""
 
 import gzip
 import lzma
@@ -18,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -29,29 +25,22 @@ from gapbench.spec import UserError
 # _: two arrays of one signature may differ in it
 Pixels = UInt8[np.ndarray, "_H _W _C"]
 Stack = UInt8[np.ndarray, "_N _H _W _C"]
+LabelBytes = UInt8[np.ndarray, "_N"]
+Halves = tuple[Stack, LabelBytes, Stack, LabelBytes]  # train images and labels, test images and labels
 
 MAX_MEMBER_BYTES = 1 << 28  # cifar100's train.bin has 154 MB
 MAX_TOTAL_BYTES = 1 << 32
-SUFFIXES = ("", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")  # of an image tree; "" is a folder
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # the others hold more than 8 bits a channel
-BROKEN = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
+BROKEN = OSError, EOFError, RuntimeError, struct.error, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile
+BROKEN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Images:
-    """The raw content of a data set, before any resizing."""
+    """The raw content of a data set, before any resizing; photographs are decoded while iterating, which goes once."""
 
-    train_images: Iterable[Pixels]  # a Stack where sizes are equal and small, else decoded while iterating
+    train_images: Iterable[Pixels]
     train_labels: Int32[np.ndarray, "N"]
     test_images: Iterable[Pixels]
     test_labels: Int32[np.ndarray, "M"]
@@ -79,64 +68,64 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def cifar_records(name: str, data: bytes, label_bytes: int) -> tuple[Stack, UInt8[np.ndarray, "N"]]:
-    """Images and labels; a record is `label_bytes` labels, the finest last, then 32×32 red, green and blue values."""
-    record_bytes = label_bytes + 3 * 32 * 32
-    if not data or len(data) % record_bytes:
-        raise UserError(f"{name}: {len(data)} bytes are not records of {record_bytes}; delete it and get it again")
-    rows = np.frombuffer(data, np.uint8).reshape(-1, record_bytes)
-    return rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, label_bytes - 1]
+def read_fashion(files: tuple[Path, ...]) -> Halves:
+    """Training images and labels, test images and labels, each an IDX file."""
+    train, train_labels, test, test_labels = map(read_idx, files, (3, 1, 3, 1))
+    return train[..., None], train_labels, test[..., None], test_labels
 
 
-class Member(NamedTuple):
-    """One entry of a folder or archive; must be read before the next one is asked for."""
+def read_cifar(files: tuple[Path, ...], label_bytes: int, bins: tuple[str, ...]) -> Halves:
+    """`bins`, the last of which is the test split, from their archive or loose.
 
-    name: str  # with / between parts, relative to the root
-    is_folder: bool
-    is_regular: bool  # a plain file: no link, no device
-    size_bytes: int
-    read: Callable[[], bytes]
-
-
-def _in_folder(path: Path) -> Iterator[Member]:
-    for entry in sorted(path.rglob("*")):
-        is_folder = entry.is_dir()
-        size = 0 if is_folder else entry.stat().st_size
-        yield Member(entry.relative_to(path).as_posix(), is_folder, entry.is_file(), size, entry.read_bytes)
-
-
-def _in_zip(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            is_regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-            yield Member(info.filename, info.is_dir(), is_regular, info.file_size, partial(archive.read, info))
-
-
-def _in_tar(path: Path) -> Iterator[Member]:
-    def read(info: tarfile.TarInfo) -> bytes:
-        stream = archive.extractfile(info)
-        return stream.read() if stream else b""  # None for what is no plain file, which `members` refuses
-
-    with tarfile.open(path) as archive:
-        for info in archive:
-            yield Member(info.name, info.isdir(), info.isreg(), info.size, partial(read, info))
+    A record is `label_bytes` labels, the finest last, then 32×32 red, green and blue values.
+    """
+    data: dict[str, bytes] = {}
+    for path in files:
+        with readable(path):
+            found = [(path.name, False, path.read_bytes)] if path.suffix == ".bin" else members(path)
+            data |= {PurePosixPath(name).name: read() for name, _, read in found if name.endswith(bins)}
+    record_bytes, parts = label_bytes + 3 * 32 * 32, []
+    for name in bins:
+        if name not in data:
+            raise UserError(f"{files[0]}: has no {name}; delete it and get it again")
+        if not data[name] or len(data[name]) % record_bytes:
+            why = f"{len(data[name])} bytes are not records of {record_bytes}"
+            raise UserError(f"{files[0].parent}: {name}: {why}; delete it and get it again")
+        rows = np.frombuffer(data[name], np.uint8).reshape(-1, record_bytes)
+        parts.append((rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, label_bytes - 1]))
+    train, train_labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
+    return train, train_labels, *parts[-1]
 
 
-def members(path: Path) -> Iterator[Member]:
-    """Every entry of a folder, zip or tar; raises UserError for one that is unsafe or too large to read."""
+def _entries(path: Path) -> Iterator[tuple[str, bool, bool, int, Callable[[], bytes]]]:
+    """Name, whether it is a folder, whether it is a plain file (no link, no device), bytes, and what reads it."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            yield file.relative_to(path).as_posix(), file.is_dir(), file.is_file(), file.stat().st_size, file.read_bytes
+    elif path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                is_plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                yield info.filename, info.is_dir(), is_plain, info.file_size, partial(archive.read, info)
+    else:
+        with tarfile.open(path) as tar:
+            for item in tar:
+                stream = tar.extractfile(item) if item.isreg() else None
+                yield item.name, item.isdir(), item.isreg(), item.size, stream.read if stream else bytes
+
+
+def members(path: Path) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
+    """Name, whether a folder, and what reads it (before the next is asked for); raises UserError where unsafe."""
     total = 0
-    entries = _in_folder if path.is_dir() else _in_zip if path.suffix == ".zip" else _in_tar
-    for member in entries(path):
-        where = PurePosixPath(member.name)
-        if where.is_absolute() or ".." in where.parts or not (member.is_folder or member.is_regular):
-            raise UserError(f"{path}: {member.name} is a link, a device or outside the archive; pack plain files only")
-        total += member.size_bytes
-        if member.size_bytes > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
-            raise UserError(
-                f"{path}: {member.name} goes past the limit ({MAX_MEMBER_BYTES} bytes a file,"
-                f" {MAX_TOTAL_BYTES} in all); use fewer or smaller images"
-            )
-        yield member
+    for name, is_folder, is_plain, size, read in _entries(path):
+        where = PurePosixPath(name)
+        if where.is_absolute() or ".." in where.parts or not (is_folder or is_plain):
+            raise UserError(f"{path}: {name} is a link, a device or outside the archive; pack plain files only")
+        total += size
+        if size > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
+            limits = f"{MAX_MEMBER_BYTES} bytes a file, {MAX_TOTAL_BYTES} in all"
+            raise UserError(f"{path}: {name} goes past the limit ({limits}); use fewer or smaller images")
+        yield name, is_folder, read
 
 
 @contextmanager
@@ -149,33 +138,18 @@ def _opened(name: str, data: bytes) -> Iterator[Image.Image]:
                 if image.mode not in GREY_MODES | COLOUR_MODES:
                     raise ValueError(f"mode {image.mode}: more than 8 bits a channel")
                 yield image
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as error:
+        except BROKEN_IMAGE as error:
             reason = "unknown content" if isinstance(error, UnidentifiedImageError) else error
             raise UserError(f"{name}: not a readable 8-bit PNG or JPEG ({reason}); mend or remove it") from error
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """PNG or JPEG files, decoded one by one at each iteration: as pixels, photographs would not fit in memory."""
-
-    files: tuple[tuple[str, bytes], ...]  # name, content
-    mode: str  # L or RGB; transparency is dropped
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[Pixels]:
-        for name, data in self.files:
-            with _opened(name, data) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                pixels = np.asarray(image.convert(self.mode))
-            yield pixels.reshape(*pixels.shape[:2], -1)
+def _decoded(files: dict[str, bytes], mode: str) -> Iterator[Pixels]:
+    """One by one: as pixels, photographs would not fit in memory. `mode` is L or RGB; transparency is dropped."""
+    for name, data in files.items():
+        with _opened(name, data) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.asarray(image.convert(mode))
+        yield pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _place(name: str) -> tuple[str, ...]:
@@ -190,31 +164,29 @@ def _place(name: str) -> tuple[str, ...]:
 def read_tree(path: Path) -> Images:
     """Images of `train/<class>/*` and `test/<class>/*`, classes sorted by name; grey when every image is."""
     files: dict[tuple[str, ...], bytes] = {}
-    folders: set[tuple[str, ...]] = set()
+    folders, modes = set(), set()
     with readable(path):
-        for member in members(path):
-            place = _place(member.name)
-            if member.is_folder:
+        for name, is_folder, read in members(path):
+            place = _place(name)
+            if is_folder:
                 folders |= {place} if len(place) == 2 else set()
             elif len(place) == 3:
-                files[place] = member.read()
+                files[place] = read()
+                with _opened(f"{path}: {name}", files[place]) as image:
+                    modes.add(image.mode)
             elif place:
-                raise UserError(f"{path}: {member.name} is not in train/<class>/ or test/<class>/; move it there")
+                raise UserError(f"{path}: {name} is not in train/<class>/ or test/<class>/; move it there")
     filled = {place[:2] for place in files}
     if empty := sorted({("train", "*"), ("test", "*")} - {(split, "*") for split, _ in filled} | (folders - filled)):
         raise UserError(f"{path}: no images in {'/'.join(empty[0])}; add some, or remove the empty folder")
     names = tuple(sorted(label for split, label in filled if split == "train"))
     if strange := sorted({label for split, label in filled if split == "test"} - set(names)):
         raise UserError(f"{path}: class {strange[0]} is in test but not in train; add train/{strange[0]}")
-    modes = set()
-    for place, data in sorted(files.items()):
-        with _opened(f"{path}: {'/'.join(place)}", data) as image:
-            modes.add(image.mode)
-    mode = "L" if modes <= GREY_MODES else "RGB"
 
-    def split(which: str) -> tuple[Encoded, Int32[np.ndarray, "N"]]:
+    def split(which: str) -> tuple[Iterator[Pixels], Int32[np.ndarray, "_N"]]:
         places = sorted(place for place in files if place[0] == which)
+        encoded = {f"{path}: {'/'.join(place)}": files[place] for place in places}
         labels = np.array([names.index(place[1]) for place in places], np.int32)
-        return Encoded(tuple((f"{path}: {'/'.join(place)}", files[place]) for place in places), mode), labels
+        return _decoded(encoded, "L" if modes <= GREY_MODES else "RGB"), labels
 
     return Images(*split("train"), *split("test"), class_names=names)

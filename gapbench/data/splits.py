@@ -4,12 +4,26 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int, Int32, UInt8
 
-from gapbench.data.sizing import Dataset
-from gapbench.data.strata import stratified
 from gapbench.keys import generator_for
 from gapbench.spec import Task, UserError, digest
+
+CURVE_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set at one size, as `sizing.load` gives it."""
+
+    name: str
+    px: int
+    train_images: UInt8[np.ndarray, "N px px C"]
+    train_labels: Int32[np.ndarray, "N"]
+    test_images: UInt8[np.ndarray, "M px px C"]
+    test_labels: Int32[np.ndarray, "M"]
+    class_names: tuple[str, ...]
+    fingerprint: str  # of the raw content, whatever the size and the packing
 
 
 class Split(NamedTuple):
@@ -17,9 +31,6 @@ class Split(NamedTuple):
 
     images: UInt8[np.ndarray, "N H W C"]
     labels: Int32[np.ndarray, "N"]
-
-
-CURVE_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,23 @@ class Splits:
     subset_hash: str  # of the train and val draw, the content and the size: equal in both runs of a pair
 
 
+def allocate(counts: Int[np.ndarray, "K"], n: int) -> Int[np.ndarray, "K"]:
+    """`n` places shared in proportion to `counts` by largest remainder, in exact integers; needs n <= sum(counts)."""
+    total = int(counts.sum())
+    places = n * counts // total
+    largest = np.argsort(-(n * counts % total), kind="stable")  # ties go to the lower class
+    places[largest[: n - int(places.sum())]] += 1
+    return places
+
+
+def stratified(labels: Int32[np.ndarray, "N"], n: int, generator: np.random.Generator) -> Int[np.ndarray, "n"]:
+    """Ascending indices of `n` images, each class in proportion; one generator state nests smaller draws in larger."""
+    places = allocate(np.bincount(labels), n)
+    order = generator.permutation(len(labels))
+    drawn = [order[labels[order] == label][:many] for label, many in enumerate(places)]
+    return np.sort(np.concatenate(drawn))
+
+
 def moments(images: UInt8[np.ndarray, "N H W C"]) -> tuple[Float32[np.ndarray, "C"], Float32[np.ndarray, "C"]]:
     """Mean and standard deviation of each channel, values in 0..1; exact, from its histogram of 256 levels."""
     levels = np.arange(256) / 255
@@ -47,63 +75,29 @@ def moments(images: UInt8[np.ndarray, "N H W C"]) -> tuple[Float32[np.ndarray, "
     return mean.astype(np.float32), np.maximum(np.sqrt(variance), 1 / 255).astype(np.float32)
 
 
-def normalise(
-    images: UInt8[np.ndarray, "N H W C"], mean: Float32[np.ndarray, "C"], std: Float32[np.ndarray, "C"]
-) -> Float32[np.ndarray, "N H W C"]:
-    """(images / 255 - mean) / std."""
-    scaled: np.ndarray = (images.astype(np.float32) / np.float32(255) - mean) / std
-    return scaled
-
-
-def _check(dataset: Dataset, task: Task) -> None:
-    have, classes = len(dataset.train_labels), len(dataset.class_names)
-    if task.train_images + task.val_images > have:
-        raise UserError(
-            f"task.train_images={task.train_images} and val_images={task.val_images}: {dataset.name} has"
-            f" {have} training images; lower one until their sum fits"
-        )
-    if task.train_images < classes:
-        raise UserError(
-            f"task.train_images={task.train_images}: {dataset.name} has {classes} classes; use at least that"
-        )
-
-
 def split(dataset: Dataset, task: Task, seed: int) -> Splits:
-    """Train, validation, probe and test images; the draw knows neither the size nor the head.
-
-    Raises:
-      UserError: `task` asks for more training images than there are, or for fewer than classes.
-    """
-    _check(dataset, task)
-    labels, generator = dataset.train_labels, generator_for(seed, "subset")
-    train = stratified(labels, task.train_images, generator)
+    """The draw knows neither the size nor the head; raises UserError when `task` does not fit the data set."""
+    labels, classes, generator = dataset.train_labels, len(dataset.class_names), generator_for(seed, "subset")
+    n, val_n, name, have = task.train_images, task.val_images, dataset.name, len(labels)
+    if n + val_n > have:
+        raise UserError(f"task.train_images={n} and val_images={val_n}: {name} has {have} training images; lower one")
+    if n < classes:
+        raise UserError(f"task.train_images={n}: {name} has {classes} classes; use at least that")
+    train = stratified(labels, n, generator)
     rest = np.setdiff1d(np.arange(len(labels)), train)
-    val = rest[stratified(labels[rest], task.val_images, generator)]
+    val = rest[stratified(labels[rest], val_n, generator)]
     probe = train[stratified(labels[train], min(len(dataset.test_labels), len(train)), generator)]
     train_split, val_split, probe_split = (Split(dataset.train_images[i], labels[i]) for i in (train, val, probe))
-    mean, std = moments(train_split.images)
     test = Split(dataset.test_images, dataset.test_labels)
-    test_probe = test
-    if len(test.labels) > CURVE_IMAGES:
-        part = stratified(test.labels, CURVE_IMAGES, generator_for(0, "subset"))
-        test_probe = Split(test.images[part], test.labels[part])
+    part = stratified(test.labels, min(len(test.labels), CURVE_IMAGES), generator_for(0, "subset"))
+    test_probe = Split(test.images[part], test.labels[part])
     drawn = {"data": dataset.fingerprint, "px": dataset.px, "train": train.tolist(), "val": val.tolist()}
-    return Splits(
-        train=train_split,
-        val=val_split,
-        probe=probe_split,
-        test=test,
-        test_probe=test_probe,
-        mean=mean,
-        std=std,
-        classes=len(dataset.class_names),
-        subset_hash=digest(drawn, 16),
-    )
+    mean, std = moments(train_split.images)
+    return Splits(train_split, val_split, probe_split, test, test_probe, mean, std, classes, digest(drawn, 16))
 
 
 def batches(n: int, batch: int, steps: int, seed: int) -> Int32[np.ndarray, "T B"]:
     """Indices of each step's batch: a new permutation each epoch, a short last batch filled from the next one."""
     generator = generator_for(seed, "order")
-    epochs = -(-steps * batch // n)
-    order = np.concatenate([generator.permutation(n) for _ in range(epochs)])
+    order = np.concatenate([generator.permutation(n) for _ in range(-(-steps * batch // n))])
     return order[: steps * batch].reshape(steps, batch).astype(np.int32)

@@ -94,7 +94,7 @@ def draw_learning_curves(evidence: Evidence) -> Figure:
     return figure
 
 
-def draw_points(ax: Axes, x: Sequence[float], intervals: Sequence[stats.Interval], **look: Any) -> None:
+def draw_points(ax: Axes, x: Sequence[float | int], intervals: Sequence[stats.Interval], **look: Any) -> None:
     """Estimates with their intervals as error bars."""
     mean = np.array([interval.estimate for interval in intervals])
     ends = np.array([[interval.low, interval.high] for interval in intervals]).T

@@ -51,7 +51,10 @@ def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, 
         if own:
             whole = next(card for card in own if card.px is None)
             cells = [card_view(card) for card in own if card.px is not None]
-            claims.append({"id": claim, "declared": declared, "whole": card_view(whole), "cells": cells})
+            margin = whole.show(declared.margin) + (" points" if claim == "C2" else "")
+            claims.append(
+                {"id": claim, "declared": declared, "margin": margin, "whole": card_view(whole), "cells": cells}
+            )
     pictures = [
         {"name": figure, "caption": caption, "data": base64.b64encode(figures[figure]["svg"]).decode()}
         for figure, caption in CAPTIONS.items()
