@@ -12,6 +12,7 @@ from gapbench.spec import UserError
 if TYPE_CHECKING:
     from gapbench.spec import RunSpec
 
+DESCRIPTION = "Flatten the last feature map, or average it first? Train pairs, time them, and read the verdicts."
 PUBLISHED, REPRODUCED = Path("results/published"), Path("results/reproduced")
 
 
@@ -28,7 +29,9 @@ def run(
     Stop it whenever you like: a second call trains what is missing, to the same bytes.
 
     gapbench run size_sweep
+
     gapbench run size_sweep --seeds 3 --only "px == 14"
+
     gapbench run my_experiment.py --out results/mine
 
     Args:
@@ -81,6 +84,7 @@ def report(
     """Regenerate tables, figures, claims and the page from records; never trains.
 
     gapbench report size_sweep
+
     gapbench report results/published/size_sweep --check
 
     Args:
@@ -156,6 +160,7 @@ def time(
     """Time both heads, interleaved, on the devices present: training step and inference.
 
     gapbench time
+
     gapbench time size_sweep --px 28 56 --batch 64 256 1024
 
     Args:
@@ -213,6 +218,7 @@ def params(
     """Parameters, arithmetic and memory of every head, in closed form; the defaults are the article's example.
 
     gapbench params --channels 32 --feature-px 10 --classes 2
+
     gapbench params --spec results/published/size_sweep/records/RUN_ID.json
 
     Args:
@@ -349,19 +355,15 @@ def data_check(name: Positional[str]) -> int:
     return 0
 
 
+def data() -> int:
+    """Data sets: list | fetch NAME | add NAME PATH | check NAME (gapbench data --help)."""
+    return main(["data", "--help"])
+
+
 COMMANDS: dict[str, Any] = {
-    "run": run,
-    "report": report,
-    "compare": compare,
-    "time": time,
-    "params": params,
-    "status": status,
-    "verify": verify,
-    "data list": data_list,
-    "data fetch": data_fetch,
-    "data add": data_add,
-    "data check": data_check,
+    command.__name__: command for command in (run, report, compare, time, params, status, verify, data)
 }
+DATA_COMMANDS: dict[str, Any] = {"list": data_list, "fetch": data_fetch, "add": data_add, "check": data_check}
 
 
 def at_least(flag: str, value: int | None, least: int) -> None:
@@ -375,13 +377,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
+    commands, prog = COMMANDS, "gapbench"
+    if arguments[:1] == ["data"]:
+        commands, prog, arguments = DATA_COMMANDS, "gapbench data", arguments[1:]
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="gapbench",
-            description=__doc__,
-            args=arguments,
-        )
+        return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=DESCRIPTION, args=arguments)
     except UserError as error:
         if debug:
             raise

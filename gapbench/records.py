@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gapbench.spec import Declaration, Experiment, RunSpec, UserError, validate
+from gapbench.spec import Declaration, Experiment, ModelT, RunSpec, UserError, validate
 
 SCHEMA = 1
 Status = Literal["ok", "diverged", "out_of_memory", "failed"]
@@ -174,14 +174,20 @@ def write_record(out: Path, record: Record, timing: dict[str, float]) -> None:
 
 def load_record(path: Path) -> Record:
     """Raises UserError that names the file when it is truncated, of another schema or not a record."""
+    return load_json(Record, path, "delete it and run the experiment again")
+
+
+def load_json(model: type[ModelT], path: Path, mend: str) -> ModelT:
+    """A file of ours; UserError names it and the mend when it is truncated, of another schema or not a `model`."""
     try:
         raw = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete it and run the experiment again") from error
-    schema = raw.get("schema") if isinstance(raw, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema {schema!r}, this gapbench reads {SCHEMA}; delete it and run again")
-    return validate(Record, raw, str(path))
+        if (schema := dict(raw).get("schema")) != SCHEMA:
+            raise UserError(f"{path}: schema {schema!r}, this gapbench reads {SCHEMA}")
+        return validate(model, raw, str(path))
+    except UserError as error:
+        raise UserError(f"{error}; {mend}") from error
+    except (ValueError, TypeError, OSError) as error:  # TypeError: not an object
+        raise UserError(f"{path}: not readable as JSON ({error}); {mend}") from error
 
 
 def load_records(folder: Path) -> tuple[list[Record], list[str]]:

@@ -30,7 +30,7 @@ class Declaration(BaseModel):
 class Task(Declaration):
     """Which images, at which size."""
 
-    dataset: str  # a name in gapbench.data.SOURCES, or folder:NAME
+    dataset: str  # a name in gapbench.data.sources.SOURCES, or folder:NAME
     px: Annotated[int, Field(ge=4)]  # side of the square input, after resizing
     train_images: PositiveInt  # drawn by seed, stratified by class
     val_images: PositiveInt = 500  # drawn by seed from the training images that are left

@@ -191,7 +191,7 @@ def share_programs() -> None:
     """Keep compiled programs in the cache, by kind of processor, where other workers and later runs find them."""
     import jax
 
-    from gapbench.data.places import cache_folder
+    from gapbench.data import cache_folder
     from gapbench.records import cpu_model
     from gapbench.spec import digest
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
-from gapbench.records import write_text
-from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe, UserError, validate
+from gapbench.records import load_json, write_text
+from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe
 
 Phase = Literal["train", "infer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -106,17 +106,5 @@ def write_throughput(out: Path, result: Throughput) -> Path:
 
 def load_throughput(out: Path) -> list[Throughput]:
     """Every environment's file below `out`, in the order of their names; UserError names a broken one and the mend."""
-    return [_load(path) for path in sorted((out / "throughput").glob("*.json"))]
-
-
-def _load(path: Path) -> Throughput:
     mend = "delete it and run gapbench time again"
-    try:
-        raw = json.loads(path.read_text())
-        if (schema := dict(raw).get("schema")) != 1:
-            raise UserError(f"{path}: schema {schema!r}, this gapbench reads 1")
-        return validate(Throughput, raw, str(path))
-    except UserError as error:
-        raise UserError(f"{error}; {mend}") from error
-    except (ValueError, TypeError, OSError) as error:  # TypeError: not an object
-        raise UserError(f"{path}: not readable as JSON ({error}); {mend}") from error
+    return [load_json(Throughput, path, mend) for path in sorted((out / "throughput").glob("*.json"))]

@@ -1,5 +1,6 @@
 """Sizing and splits: what is drawn, from what, and what must not move with the size, the head or the seed."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 from gapbench import data
-from gapbench.data.strata import allocate, stratified
+from gapbench.data.sizing import resize
+from gapbench.data.sources import SOURCES
+from gapbench.data.splits import Splits, allocate, stratified
 from gapbench.spec import Task, UserError
 
 
@@ -120,9 +123,13 @@ def test_mean_and_std_are_those_of_the_training_subset_alone() -> None:
     assert np.abs(splits.mean - everything).min() > 1e-4  # the reference above could tell
 
 
+def normalised(splits: Splits) -> np.ndarray:
+    return (splits.train.images.astype(np.float32) / np.float32(255) - splits.mean) / splits.std
+
+
 def test_normalised_training_images_have_mean_zero_and_deviation_one() -> None:
     splits = data.split(made(), task(), seed=0)
-    scaled = data.normalise(splits.train.images, splits.mean, splits.std)
+    scaled = normalised(splits)
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled.mean(axis=(0, 1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(scaled.std(axis=(0, 1, 2)), 1, atol=1e-6)
@@ -133,7 +140,7 @@ def test_a_constant_channel_stays_finite() -> None:
     flat = data.Dataset(**{**vars(dataset), "train_images": np.full_like(dataset.train_images, 9)})
     splits = data.split(flat, task(), seed=0)
     assert splits.std.tolist() == [np.float32(1 / 255)]
-    np.testing.assert_allclose(data.normalise(splits.train.images, splits.mean, splits.std), 0, atol=1e-5)
+    np.testing.assert_allclose(normalised(splits), 0, atol=1e-5)
 
 
 def test_a_subset_that_does_not_fit_names_the_field_and_what_there_is() -> None:
@@ -163,23 +170,23 @@ def test_the_order_repeats_by_seed_and_a_longer_run_begins_the_same() -> None:
 
 def test_half_a_checkerboard_is_grey() -> None:
     board = (np.indices((16, 16)).sum(axis=0) % 2 * 255).astype(np.uint8)[None, :, :, None]
-    half = data.resize(board, 8)
+    half = resize(board, 8)
     assert set(np.unique(board[:, ::2, ::2])) == {0}  # every second pixel: what aliasing would give
     assert np.abs(half - 127.5).max() < 3  # not 0.5: the filter is cut at the border
 
 
 def test_an_image_of_the_right_size_is_untouched() -> None:
     images = made().train_images[..., :1]
-    assert data.resize(images, 4).tobytes() == images.tobytes()
+    assert resize(images, 4).tobytes() == images.tobytes()
 
 
 def test_the_centre_square_is_kept() -> None:
     wide = np.zeros((1, 4, 8, 3), np.uint8)
     wide[:, :, 2:6] = 200
-    assert np.unique(data.resize(wide, 4)).tolist() == [200]
-    assert np.unique(data.resize(wide, 2)).tolist() == [200]
-    assert data.resize(wide.swapaxes(1, 2), 2).shape == (1, 2, 2, 3)
-    assert np.unique(data.resize(wide[:, :1, 2:5], 2)).tolist() == [200]  # from a single pixel
+    assert np.unique(resize(wide, 4)).tolist() == [200]
+    assert np.unique(resize(wide, 2)).tolist() == [200]
+    assert resize(wide.swapaxes(1, 2), 2).shape == (1, 2, 2, 3)
+    assert np.unique(resize(wide[:, :1, 2:5], 2)).tolist() == [200]  # from a single pixel
 
 
 def test_the_fingerprint_does_not_know_the_size_but_the_cache_does() -> None:
@@ -189,10 +196,10 @@ def test_the_fingerprint_does_not_know_the_size_but_the_cache_does() -> None:
 
 
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(self: object, files: object) -> None:
+    def read(files: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(type(data.SOURCES["digits"]), "read", read)
+    monkeypatch.setitem(SOURCES, "digits", dataclasses.replace(SOURCES["digits"], read=read))
 
 
 def test_a_warm_cache_gives_the_same_data_set_without_reading_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +242,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
         data.load("digits", 4)
 
 
-@pytest.mark.skipif(not data.SOURCES["fashion_mnist"].find(), reason="fashion_mnist is not on this machine")
+@pytest.mark.skipif(not SOURCES["fashion_mnist"].find(), reason="fashion_mnist is not on this machine")
 def test_the_seventy_thousand_real_fashion_images_are_read() -> None:
     checked = data.check("fashion_mnist")
     assert [*checked.train_images.values()] == [6000] * 10

@@ -21,10 +21,11 @@ import pytest
 from PIL import Image
 
 from gapbench import data
-from gapbench.data import formats, kinds, places
+from gapbench.data import formats, sources
+from gapbench.data.sources import SOURCES, source
 from gapbench.spec import UserError
 
-FASHION = tuple(data.SOURCES["fashion_mnist"].md5s)
+FASHION = tuple(SOURCES["fashion_mnist"].md5s)
 CIFAR10_BINS = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 
 
@@ -34,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("GAPBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(places, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "system")
     return tmp_path / "data"
 
 
@@ -126,7 +127,7 @@ def test_mnist5k_has_four_hundred_training_and_one_hundred_test_images_of_each_d
 
 
 def test_digits_use_the_whole_range_of_a_byte() -> None:
-    images = data.source("digits").read(())
+    images = source("digits").read(())
     assert np.asarray(images.train_images).max() == 255
     assert len(images.test_labels) == 360
     assert len(images.train_labels) == 1797 - 360
@@ -135,7 +136,7 @@ def test_digits_use_the_whole_range_of_a_byte() -> None:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_idx_files_are_parsed(folder: Path, zipped: bool) -> None:
     write_fashion(folder / "fashion-mnist", zipped=zipped)
-    images = data.source("fashion_mnist").read(data.fetch("fashion_mnist"))
+    images = source("fashion_mnist").read(data.fetch("fashion_mnist"))
     assert np.asarray(images.train_images)[0, :, :, 0].tolist() == [[0, 1], [2, 3]]
     assert images.train_labels.tolist() == [9, 0, 1]
     assert images.test_labels.tolist() == [1, 9]
@@ -176,7 +177,7 @@ def test_cifar10_is_read_from_its_archive_and_from_loose_files(folder: Path) -> 
     loose = data.check("cifar10").fingerprint
     archive = tar_of({f"cifar-10-batches-bin/{name}": content for name, content in bins.items()})
     unpack({"cifar-10-binary.tar.gz": archive}, folder / "cifar10")
-    images = data.source("cifar10").read(data.fetch("cifar10"))
+    images = source("cifar10").read(data.fetch("cifar10"))
     assert data.fetch("cifar10")[0].name == "cifar-10-binary.tar.gz"
     assert images.train_labels.tolist() == [0, 1, 2, 3, 4]
     assert images.test_labels.tolist() == [5]
@@ -186,7 +187,7 @@ def test_cifar10_is_read_from_its_archive_and_from_loose_files(folder: Path) -> 
 
 def test_cifar100_uses_the_fine_label(folder: Path) -> None:
     unpack(cifar_bins(2, ("train.bin", "test.bin")), folder)  # labels (1, 0) and (2, 1): coarse, fine
-    images = data.source("cifar100").read(data.fetch("cifar100"))
+    images = source("cifar100").read(data.fetch("cifar100"))
     assert (images.train_labels.tolist(), images.test_labels.tolist()) == ([0], [1])
     assert len(images.class_names) == len(set(images.class_names)) == 100
     assert list(images.class_names) == sorted(images.class_names)
@@ -212,8 +213,8 @@ def serve_fashion(monkeypatch: pytest.MonkeyPatch, site: tuple[Path, str]) -> No
     root, url = site
     write_fashion(root)
     md5s = {name: hashlib.md5((root / name).read_bytes()).hexdigest() for name in FASHION}
-    served = dataclasses.replace(data.SOURCES["fashion_mnist"], url=url, md5s=md5s)
-    monkeypatch.setitem(data.SOURCES, "fashion_mnist", served)
+    served = dataclasses.replace(SOURCES["fashion_mnist"], url=url, md5s=md5s)
+    monkeypatch.setitem(SOURCES, "fashion_mnist", served)
 
 
 def test_a_download_is_kept_and_used_again(
@@ -232,7 +233,7 @@ def test_a_wrong_checksum_names_file_and_hashes_and_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, site: tuple[Path, str], tmp_path: Path
 ) -> None:
     serve_fashion(monkeypatch, site)
-    expected = data.SOURCES["fashion_mnist"].md5s[FASHION[2]]
+    expected = SOURCES["fashion_mnist"].md5s[FASHION[2]]
     (site[0] / FASHION[2]).write_bytes(b"something else")
     got = hashlib.md5(b"something else").hexdigest()
     with pytest.raises(UserError, match=rf"{FASHION[2]}.*{expected}.*{got}.*gapbench data fetch fashion_mnist"):
@@ -245,8 +246,8 @@ def test_a_missing_data_set_says_where_it_was_looked_for_and_what_gets_it(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:  # nobody listens on its port once it is closed
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
-    gone = dataclasses.replace(data.SOURCES["fashion_mnist"], url=url)
-    monkeypatch.setitem(data.SOURCES, "fashion_mnist", gone)
+    gone = dataclasses.replace(SOURCES["fashion_mnist"], url=url)
+    monkeypatch.setitem(SOURCES, "fashion_mnist", gone)
     with pytest.raises(UserError) as error:
         data.load("fashion_mnist", 28)
     message = str(error.value)
@@ -385,16 +386,17 @@ def test_a_decompression_bomb_is_named(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_an_unknown_name_gives_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean fashion_mnist"):
-        data.source("fashion-mnist")
+        source("fashion-mnist")
     data.add("leaves", tmp_path)
     with pytest.raises(UserError, match="did you mean folder:leaves"):
-        data.source("leaves")
+        source("leaves")
 
 
 def test_every_source_is_listed_under_its_own_name() -> None:
-    assert [name for name, source in data.SOURCES.items() if source.name != name] == []
-    files = [source for source in data.SOURCES.values() if isinstance(source, kinds.Files)]
-    assert [source.classes for source in files] == [len(source.class_names) for source in files] == [10, 10, 100]
+    assert [name for name, origin in SOURCES.items() if origin.name != name] == []
+    published = [origin for origin in SOURCES.values() if origin.md5s]
+    assert [len(set(origin.class_names)) for origin in published] == [10, 10, 100]
+    assert [row.classes for row in data.describe()] == [len(origin.class_names) for origin in SOURCES.values()]
 
 
 SHARED = Path(os.environ.get("GAPBENCH_DATA") or "nowhere").absolute()
@@ -405,7 +407,7 @@ SHARED = Path(os.environ.get("GAPBENCH_DATA") or "nowhere").absolute()
 )
 def test_sixty_thousand_real_jpegs_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPBENCH_DATA", str(SHARED))
-    images = data.source("folder:cifar10_jpeg").read(data.fetch("folder:cifar10_jpeg"))
+    images = source("folder:cifar10_jpeg").read(data.fetch("folder:cifar10_jpeg"))
     assert np.bincount(images.train_labels).tolist() == [5000] * 10
     assert np.bincount(images.test_labels).tolist() == [1000] * 10
     assert next(iter(images.train_images)).shape == (32, 32, 3)
