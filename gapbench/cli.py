@@ -28,11 +28,11 @@ def run(
 
     Stop it whenever you like: a second call trains what is missing, to the same bytes.
 
-    gapbench run size_sweep
+    $ gapbench run size_sweep
 
-    gapbench run size_sweep --seeds 3 --only "px == 14"
+    $ gapbench run size_sweep --seeds 3 --only "px == 14"
 
-    gapbench run my_experiment.py --out results/mine
+    $ gapbench run my_experiment.py --out results/mine
 
     Args:
         experiment: A name in experiments/, or a path to your own file.
@@ -83,9 +83,9 @@ def report(
 ) -> int:
     """Regenerate tables, figures, claims and the page from records; never trains.
 
-    gapbench report size_sweep
+    $ gapbench report size_sweep
 
-    gapbench report results/published/size_sweep --check
+    $ gapbench report results/published/size_sweep --check
 
     Args:
         folders: Folders of records, or names of experiments (results/reproduced/NAME, else results/published/NAME).
@@ -128,7 +128,7 @@ def folder_of(name: str) -> Path:
 def compare(folder: Positional[Path], published: Path | None = None) -> int:
     """Hold a reproduction against the published records: bits, intervals and claims. Exit 1 if it does not hold.
 
-    gapbench compare results/reproduced/size_sweep
+    $ gapbench compare results/reproduced/size_sweep
 
     Args:
         folder: The folder of your records.
@@ -159,9 +159,9 @@ def time(
 ) -> int:
     """Time both heads, interleaved, on the devices present: training step and inference.
 
-    gapbench time
+    $ gapbench time
 
-    gapbench time size_sweep --px 28 56 --batch 64 256 1024
+    $ gapbench time size_sweep --px 28 56 --batch 64 256 1024
 
     Args:
         experiment: Whose nets are timed.
@@ -211,15 +211,15 @@ def time(
 def params(
     channels: int = 32,
     feature_px: int = 10,
-    classes: int = 2,
+    classes: int | None = None,
     spec: Path | None = None,
-    image_channels: int = 1,
+    image_channels: int | None = None,
 ) -> int:
     """Parameters, arithmetic and memory of every head, in closed form; the defaults are the article's example.
 
-    gapbench params --channels 32 --feature-px 10 --classes 2
+    $ gapbench params --channels 32 --feature-px 10 --classes 2
 
-    gapbench params --spec results/published/size_sweep/records/RUN_ID.json
+    $ gapbench params --spec results/published/size_sweep/records/RUN_ID.json
 
     Args:
         channels: C, maps of the last feature map.
@@ -233,11 +233,18 @@ def params(
 
     from gapbench.counts import HEAD_COUNTS, Counts, count_backbone, count_head
 
-    for flag, value in (("channels", channels), ("feature-px", feature_px), ("classes", classes)):
+    for flag, value in (
+        ("channels", channels),
+        ("feature-px", feature_px),
+        ("classes", classes),
+        ("image-channels", image_channels),
+    ):
         at_least(flag, value, 1)
+    run_spec, known = load_spec(spec) if spec else (None, {})
     backbone = Counts(0, 0, 0)
-    if spec:
-        run_spec = load_spec(spec)
+    classes = classes or known.get("classes") or 2
+    image_channels = image_channels or known.get("image_channels") or 1
+    if run_spec:
         channels, feature_px = run_spec.backbone.channels, run_spec.backbone.feature_px(run_spec.task.px)
         backbone = count_backbone(run_spec, image_channels)
     title = f"{channels} maps of {feature_px}×{feature_px}, {classes} classes" + (f", net of {spec}" if spec else "")
@@ -251,8 +258,8 @@ def params(
     return 0
 
 
-def load_spec(path: Path) -> "RunSpec":
-    """A run's spec from its own JSON file, or from a record."""
+def load_spec(path: Path) -> "tuple[RunSpec, dict[str, Any]]":
+    """A run's spec and what else its JSON file says: nothing, or the fields of a record."""
     import json
 
     from gapbench.spec import RunSpec, validate
@@ -261,13 +268,14 @@ def load_spec(path: Path) -> "RunSpec":
         raw = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--spec {path}: not a readable JSON file ({error})") from error
-    return validate(RunSpec, raw.get("spec", raw) if isinstance(raw, dict) else raw, str(path))
+    fields = raw if isinstance(raw, dict) and "spec" in raw else {}
+    return validate(RunSpec, fields.get("spec", raw), str(path)), fields
 
 
 def status(experiment: Positional[str], out: Path | None = None) -> int:
     """Which cells are done, failed or missing; broken records are named and passed over.
 
-    gapbench status size_sweep --out results/published/size_sweep
+    $ gapbench status size_sweep --out results/published/size_sweep
 
     Args:
         experiment: A name in experiments/, or a path to your own file.
@@ -292,7 +300,7 @@ def status(experiment: Positional[str], out: Path | None = None) -> int:
 def verify(record: Positional[Path]) -> int:
     """Train a record's spec again and compare every number. Exit 1 if one differs.
 
-    gapbench verify results/published/size_sweep/records/RUN_ID.json
+    $ gapbench verify results/published/size_sweep/records/RUN_ID.json
     """
     from gapbench.analysis.compare import comparable
     from gapbench.records import load_record
@@ -313,7 +321,10 @@ def verify(record: Positional[Path]) -> int:
 
 
 def data_list() -> int:
-    """The data sets known here, and where they are."""
+    """The data sets known here, and where they are.
+
+    $ gapbench data list
+    """
     from gapbench.data import describe
 
     for row in describe():
@@ -327,7 +338,10 @@ def data_list() -> int:
 
 
 def data_fetch(name: Positional[str]) -> int:
-    """Download a data set into the cache, checksum verified, unless it is here."""
+    """Download a data set into the cache, checksum verified, unless it is here.
+
+    $ gapbench data fetch fashion_mnist
+    """
     from gapbench.data import fetch
 
     for path in fetch(name):
@@ -336,7 +350,10 @@ def data_fetch(name: Positional[str]) -> int:
 
 
 def data_add(name: Positional[str], path: Positional[Path]) -> int:
-    """Register a folder, zip or tar of your own as folder:NAME (train/<class>/*, test/<class>/*)."""
+    """Register a folder, zip or tar of your own as folder:NAME (train/<class>/*, test/<class>/*).
+
+    $ gapbench data add birds PATH
+    """
     from gapbench.data import add
 
     add(name, path)
@@ -345,7 +362,10 @@ def data_add(name: Positional[str], path: Positional[Path]) -> int:
 
 
 def data_check(name: Positional[str]) -> int:
-    """Read every image of a data set and count."""
+    """Read every image of a data set and count.
+
+    $ gapbench data check mnist5k
+    """
     from gapbench.data import check
 
     found = check(name)

@@ -131,7 +131,7 @@ class Experiment(Declaration):
     runs: tuple[RunSpec, ...]
     pair: tuple[str, str] = ("flatten", "gap")  # the reference head and the head under test
     regime: Literal["shared"] = "shared"  # one recipe for both heads
-    family: tuple[str, ...]  # Holm runs over every test of these claims, at every size
+    family: tuple[Literal["C2", "C5"], ...]  # Holm runs over every test of these claims, at every size
     targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
     train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
     pilot_seeds: tuple[int, ...] = ()  # train these first, and set targets and train_losses from them
@@ -144,6 +144,8 @@ class Experiment(Declaration):
         missing = set(self.pair) - {spec.head for spec in self.runs}
         if missing:
             raise ValueError(f"runs: no run has the head {', '.join(sorted(missing))} named in pair")
+        if len({spec.recipe for spec in self.runs}) > 1:
+            raise ValueError("runs: the shared regime has one recipe")
         if not self.targets or not self.train_losses:
             raise ValueError("targets and train_losses: give at least one each")
         if used := {spec.seed for spec in self.runs} & set(self.pilot_seeds):

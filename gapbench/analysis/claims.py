@@ -98,7 +98,7 @@ class Card:
     @property
     def interval(self) -> str:
         """`[low, high]`, or that the numbers are exact."""
-        if self.low == self.high:
+        if self.claim == "C1" and math.isfinite(self.low):
             return "exact"
         return f"[{self.show(self.low)}, {self.show(self.high)}]" if math.isfinite(self.low) else "–"
 
@@ -176,7 +176,7 @@ def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
                 dataset,
                 px,
                 answers=("yes" if ratio < 1 else "no", "yes" if same_size else "no"),
-                note=f"head {flatten:,} → {gap:,} parameters, whole net {shared + flatten:,} → {shared + gap:,}",
+                note=f"head {gap:,} instead of {flatten:,}, whole net {shared + gap:,} instead of {shared + flatten:,}",
                 **{"estimate": ratio, "low": ratio, "high": ratio, "n": 1, "n_declared": 1},
             )
         )
@@ -230,13 +230,14 @@ def cards_c6(experiment: Experiment, throughput: pd.DataFrame) -> list[Card]:
     timed = throughput[throughput["batch"].isin(batches) & (throughput["status"] == "ok")]
     cards = []
     for row in timed[timed["phase"] == "train"].to_dict("records"):
-        fields = {name: float(row[name]) for name in ("estimate", "low", "high")}
-        like = timed[(timed["px"] == row["px"]) & (timed["device"] == row["device"]) & (timed["phase"] == "infer")]
-        also = "; ".join(f"inference {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in like.itertuples())
-        fields |= {"n": int(row["n"]), "n_declared": int(row["n"])}
-        answers = (beyond(row["low"], row["high"], CLAIMS["C6"].margin, above=True),)
-        note = f"{row['device']}, batch {row['batch']}; {also}"
-        cards.append(make_card(experiment, "C6", "random images", row["px"], answers=answers, note=note, **fields))
+        fields: dict[str, Any] = {name: float(row[name]) for name in ("estimate", "low", "high")}
+        same = (timed["px"] == row["px"]) & (timed["batch"] == row["batch"]) & (timed["device"] == row["device"])
+        also = timed[same & (timed["phase"] == "infer")].itertuples()
+        notes = [f"{row['platform'].upper()}: {row['device']}, batch {row['batch']}"]
+        notes += [f"inference {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in also]
+        fields |= {"n": int(row["n"]), "n_declared": int(row["n"]), "note": "; ".join(notes)}
+        fields["answers"] = (beyond(row["low"], row["high"], CLAIMS["C6"].margin, above=True),)
+        cards.append(make_card(experiment, "C6", f"random images on {row['device']}", row["px"], **fields))
     return cards
 
 

@@ -80,7 +80,7 @@ def compare_cells(published: Evidence, reproduced: Evidence) -> tuple[int, list[
             for evidence in (published, reproduced)
         )
         joined = theirs.merge(ours, on=["dataset", "px"], suffixes=("", "_reproduced"))
-        for row in joined[(joined["n"] > 1) & (joined["n_reproduced"] > 0)].to_dict("records"):
+        for row in joined[joined["n"] > 1].to_dict("records"):
             compared += 1
             slack = 1e-9 * (1 + abs(row["estimate"]))  # an interval may have no width
             if not row["low"] - slack <= row["estimate_reproduced"] <= row["high"] + slack:
@@ -91,12 +91,11 @@ def compare_cells(published: Evidence, reproduced: Evidence) -> tuple[int, list[
 
 def compare_claims(published: Sequence[Card], reproduced: Sequence[Card]) -> tuple[int, list[str]]:
     """How many verdicts stand in both, and a line for each that changed."""
-    theirs = {(card.claim, card.px): card.outcome for card in published}
-    ours = {(card.claim, card.px): card.outcome for card in reproduced}
+    theirs, ours = ({(c.claim, c.dataset, c.px): c.outcome for c in cards} for cards in (published, reproduced))
     both = [key for key in theirs if key in ours]
     changed = [
-        f"{claim} at {f'{px} px' if px else 'all sizes'}: published {theirs[claim, px]}, here {ours[claim, px]}"
-        for claim, px in both
-        if theirs[claim, px] != ours[claim, px]
+        f"{key[0]} at {f'{key[2]} px' if key[2] else 'all sizes'}: published {theirs[key]}, here {ours[key]}"
+        for key in both
+        if theirs[key] != ours[key]
     ]
     return len(both), changed

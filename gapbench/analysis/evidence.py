@@ -38,7 +38,7 @@ def load_evidence(folder: Path) -> Evidence:
         raise UserError(f"{folder}: no run has been trained yet: gapbench run {folder.name}")
     empty = pd.DataFrame()
     times, throughput = timing_frame(folder, records), throughput_frame(load_throughput(folder))
-    return derive(Evidence(folder.name, experiment, records, empty, empty, times, throughput, []))
+    return derive(Evidence(folder.resolve().name, experiment, records, empty, empty, times, throughput, []))
 
 
 def derive(evidence: Evidence) -> Evidence:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from gapbench.analysis.stats import median_interval
 from gapbench.records import Record
+from gapbench.spec import UserError
 from gapbench.timings import Throughput, block_ratios
 
 
@@ -29,7 +30,10 @@ def timing_frame(folder: Path, records: list[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
         path = folder / "timing" / f"{record.run_id}.json"
-        times = json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            times = dict(json.loads(path.read_text())) if path.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not readable as JSON ({error}); delete it, only the seconds are lost") from error
         rows.append({"run_id": record.run_id, **times})
     return pd.DataFrame(rows, columns=["run_id", "compile_s", "train_s", "eval_s"])
 

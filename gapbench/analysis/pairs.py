@@ -10,6 +10,8 @@ from gapbench.spec import Experiment
 
 CELL = ["dataset", "px"]  # what a table's row is; a pair shares these and every other field of the spec but the head
 
+NUMBERS = ("estimate", "low", "high", "sign_flip_p", "wilcoxon_p", "correlation", "probability_gap_lower")
+
 
 def cells(measures: pd.DataFrame) -> list[tuple[str, int]]:
     """The (dataset, px) of each row of a table, in the order of the input size."""
@@ -40,7 +42,8 @@ def compare_pairs(measures: pd.DataFrame, experiment: Experiment, measure: str, 
         row: dict[str, Any] = dict(zip(CELL, cell, strict=True))
         row |= {"measure": measure, "pairs_left_out": expected - len(reference)}
         if not len(reference):
-            rows.append(row | {"n": 0})
+            means = [f"{head}_mean" for head in experiment.pair]
+            rows.append(row | dict.fromkeys([*means, *NUMBERS], float("nan")) | {"n": 0, "method": "none"})
             continue
         interval = (stats.ratio_interval if ratio else stats.difference_interval)(reference, treatment)
         differences = treatment - reference

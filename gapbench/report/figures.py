@@ -178,7 +178,8 @@ def draw_accuracy_by_parameters(evidence: Evidence) -> Figure:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.margins(x=0.12)
     in_percent(ax.yaxis, None)
-    ax.legend(loc="lower right")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower right")
     return figure
 
 

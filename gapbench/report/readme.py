@@ -61,10 +61,13 @@ def fill_blocks(readme: Path, evidence: list[Evidence], write: bool) -> list[str
     if not readme.is_file():
         raise UserError(f"{readme}: no such file")
     old = readme.read_text()
-    names = [name for _, name, _ in BLOCK.findall(old)]
+    names = re.findall(r"<!-- generated: (.*?) -->", old)
     unknown = sorted(set(names) - set(BLOCKS))
     if unknown or not names:
         raise UserError(f"{readme}: {f'unknown block {unknown[0]!r}' if unknown else 'no generated block'}")
+    for name in names:
+        if not re.search(rf"<!-- generated: {name} -->\n((?!<!-- generated).)*?<!-- end -->", old, re.DOTALL):
+            raise UserError(f"{readme}: the block {name!r} has no <!-- end -->")
     new = BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]](evidence) + block[3], old)
     if new != old and write:
         write_text(readme, new)

@@ -48,7 +48,8 @@ class Table:
         style = pd.DataFrame(self.shown, columns=list(self.columns)).style.hide(axis="index")
         style = style.format(escape="latex").format_index(escape="latex", axis="columns")
         caption = "".join("\\" + c if c in "%_&#$" else c for c in self.caption)
-        return str(style.to_latex(hrules=True, caption=caption, label=f"tab:{self.name}", position_float="centering"))
+        text = style.to_latex(hrules=True, caption=caption, label=f"tab:{self.name}", position_float="centering")
+        return str(text).replace("<", "$<$")  # OT1 fonts have another sign there
 
 
 def number(value: Any, digits: int = 3) -> str:

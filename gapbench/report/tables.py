@@ -186,7 +186,7 @@ def convergence_rows(evidence: Evidence, target: float) -> pd.DataFrame:
             half = curve.time[curve.surviving <= 0.5]
             rows.loc[i, f"{head}_reached"] = f"{int(cell[f'reached_{target:g}'].sum())}/{len(cell)}"
             rows.loc[i, f"{head}_median"] = half[0] if len(half) else float("nan")
-            rows.loc[i, f"{head}_images"] = mean * cell["batch"].iloc[0]
+            rows.loc[i, f"{head}_images"] = mean * cell["batch"].mean()
             rows.loc[i, f"{head}_train_s"] = mean * cell["step_s"].median()
             rows.loc[i, f"{head}_val_area"] = cell["val_area"].mean()
     return rows.assign(target=target)
