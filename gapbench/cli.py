@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gapbench.spec import RunSpec
 
 DESCRIPTION = "Flatten the last feature map, or average it first? Train pairs, time them, and read the verdicts."
+FAILED = ("failed", "out_of_memory")  # statuses that are somebody's to mend; diverged is a result
 PUBLISHED, REPRODUCED = Path("results/published"), Path("results/reproduced")
 
 
@@ -45,7 +46,7 @@ def run(
     from rich.console import Console
 
     from gapbench.progress import describe, watch_sweep
-    from gapbench.sweep import check_runnable, core_count, find_experiment, missing_runs, run_sweep, select
+    from gapbench.sweep import cell_states, check_runnable, core_count, find_experiment, missing_runs, run_sweep, select
 
     at_least("seeds", seeds, 1)
     at_least("workers", workers, 1)
@@ -68,10 +69,14 @@ def run(
         sweep.close()
         print("stopped: the finished runs are kept; the same command trains the rest", file=sys.stderr)
         return 130
-    bad = [record for record in done if record.status not in ("ok", "diverged")]
-    for record in bad:
-        print(describe(record), file=sys.stderr)
-    return 1 if bad else 0
+    for record in done:
+        if record.status in FAILED:
+            print(describe(record), file=sys.stderr)
+    states, _ = cell_states(declared, folder)
+    failed = sum(state in FAILED for state in states.values())
+    if failed:
+        print(f"{failed} failed: delete their records in {folder / 'records'} to train them again", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def report(
@@ -297,25 +302,29 @@ def status(experiment: Positional[str], out: Path | None = None) -> int:
     return 1 if broken else 0
 
 
-def verify(record: Positional[Path]) -> int:
+def verify(record: Positional[Path], experiment: str | None = None) -> int:
     """Train a record's spec again and compare every number. Exit 1 if one differs.
 
     $ gapbench verify results/published/size_sweep/records/RUN_ID.json
+
+    Args:
+        record: The record's file.
+        experiment: The experiment's file, where it registers heads, backbones or data of its own.
     """
     from gapbench.analysis.compare import comparable
     from gapbench.records import load_record
-    from gapbench.sweep import retrain
+    from gapbench.sweep import find_experiment, retrain
 
     old = load_record(record)
-    new = retrain(old.spec)
+    new = retrain(old.spec, find_experiment(experiment)[0] if experiment else None)
     if old.result == new.result:
         print(f"identical: {old.run_id}")
         return 0
     alike = (
         "the same versions and processor: this must not be" if comparable(old, new) else "other versions or processor"
     )
-    print(f"different: {old.run_id} ({alike})")
-    for split in old.final:
+    print(f"different: {old.run_id} ({alike}){f': {new.status}, {new.reason}' if new.reason else ''}")
+    for split in old.final.keys() & new.final.keys():
         print(f"  {split}: accuracy {old.final[split].accuracy} -> {new.final[split].accuracy}")
     return 1
 

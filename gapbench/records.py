@@ -158,7 +158,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Delete temporary files that a killed process left behind."""
-    for part in folder.glob("*/.*.part"):
+    for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
         part.unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class UserError(Exception):
@@ -24,7 +25,7 @@ class UserError(Exception):
 class Declaration(BaseModel):
     """Base of every spec: frozen, hashable, and closed to misspelt fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Task(Declaration):
@@ -67,7 +68,7 @@ class Recipe(Declaration):
     eval_every: PositiveInt  # steps between two evaluations; the last step is always evaluated
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # decoupled, on kernels alone
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # on kernels alone; decoupled for adamw, L2 for sgd
     dropout: Fraction = 0.0  # on the features, before the head
 
     @model_validator(mode="after")
@@ -89,7 +90,7 @@ class RunSpec(Declaration):
     backbone: Backbone
     head: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(:[a-z0-9_.]+)?$")]  # a name in HEADS, or name:argument
     recipe: Recipe
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
     @model_validator(mode="after")
     def _size_fits(self) -> "RunSpec":
@@ -134,7 +135,7 @@ class Experiment(Declaration):
     family: tuple[Literal["C2", "C5"], ...]  # Holm runs over every test of these claims, at every size
     targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
     train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
-    pilot_seeds: tuple[int, ...] = ()  # train these first, and set targets and train_losses from them
+    pilot_seeds: tuple[Seed, ...] = ()  # train these first, and set targets and train_losses from them
 
     @model_validator(mode="after")
     def _runs_are_pairs(self) -> "Experiment":
@@ -153,10 +154,10 @@ class Experiment(Declaration):
         return self
 
     def with_seeds(self, seeds: Iterable[int]) -> "Experiment":
-        """The same experiment with these seeds in every cell."""
+        """The same experiment with these seeds in every cell; raises UserError where one is a pilot seed."""
         cells = dict.fromkeys(spec.model_copy(update={"seed": 0}) for spec in self.runs)
         runs = tuple(cell.model_copy(update={"seed": seed}) for cell in cells for seed in seeds)
-        return self.model_copy(update={"runs": runs})
+        return validate(Experiment, {**dict(self), "runs": runs}, "seeds")
 
     @property
     def pilot(self) -> "Experiment":
@@ -167,7 +168,7 @@ class Experiment(Declaration):
         """
         if not self.pilot_seeds:
             raise UserError("this experiment declares no pilot_seeds")
-        return self.with_seeds(self.pilot_seeds).model_copy(update={"pilot_seeds": ()})
+        return self.model_copy(update={"pilot_seeds": ()}).with_seeds(self.pilot_seeds)
 
 
 def grid(**fields: Any) -> tuple[RunSpec, ...]:
@@ -192,10 +193,16 @@ def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
             return model.model_validate_json(value)
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {field + ': ' if field else ''}{message}") from error
+        raise UserError(f"{where}: {explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """One line: the first wrong field and what is wrong with it, or the first line of any other error."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}"
 
 
 def canonical(value: Any) -> str:

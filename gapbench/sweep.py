@@ -18,15 +18,15 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import as_completed, get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gapbench.records import SCHEMA, Record, load_records, remove_parts, write_record, write_text
-from gapbench.spec import Experiment, RunSpec, UserError
+from gapbench.spec import Experiment, RunSpec, UserError, explain
 
 ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
 THREAD_FLAGS = "--xla_cpu_multi_thread_eigen=false"
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # of a worker
 
 
 def experiment_files() -> dict[str, Path]:
@@ -49,7 +49,7 @@ def find_experiment(name: str) -> tuple[Path, Experiment]:
     """The file and declaration of an experiment, by name or by path.
 
     Raises:
-      UserError: no such name (with the nearest), or a file that declares no EXPERIMENT.
+      UserError: no such name (with the nearest), or a file that cannot be run or declares no EXPERIMENT.
     """
     files = experiment_files()
     path = Path(name) if name.endswith(".py") else files.get(name)
@@ -57,7 +57,12 @@ def find_experiment(name: str) -> tuple[Path, Experiment]:
         near = difflib.get_close_matches(name, files, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(files)}; or a path to a .py file"
         raise UserError(f"unknown experiment {name!r}: {hint}")
-    experiment = getattr(import_file(path), "EXPERIMENT", None)
+    try:
+        experiment = getattr(import_file(path), "EXPERIMENT", None)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's own file raises
+        raise UserError(f"{path}: {explain(error)}") from error
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: declares no EXPERIMENT = Experiment(...)")
     return path, experiment
@@ -73,7 +78,10 @@ def select(runs: tuple[RunSpec, ...], only: str | None) -> list[RunSpec]:
         return list(runs)
     rows = pd.DataFrame([spec.row for spec in runs])
     try:
-        kept = rows.query(only, engine="python").index
+        holds = pd.Series(rows.eval(only, engine="python"), index=rows.index)
+        if holds.dtype != bool:
+            raise ValueError("not a condition")
+        kept = rows.index[holds]
     except Exception as error:  # pandas raises what the expression raises
         columns = ", ".join(map(str, rows.columns[rows.nunique() > 1]))
         raise UserError(f"--only {only!r}: {error}; the fields that vary are {columns}") from error
@@ -134,16 +142,17 @@ def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path
         write_text(out / "experiment.json", experiment.model_dump_json(indent=1) + "\n")
         if not todo:
             return
+        # Not joblib.Parallel: with one worker it would train in this very process, which start_worker is not for.
+        executor = get_reusable_executor(max_workers=workers, env=ONE_THREAD)
         try:
-            with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-                tasks = (delayed(run_cell)(spec, out, path, os.getpid()) for spec in todo)
-                yield from Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(tasks)
+            cells = [executor.submit(run_cell, spec, out, path, os.getpid()) for spec in todo]
+            yield from (cell.result() for cell in as_completed(cells))
         except TerminatedWorkerError as error:
             raise UserError(
                 "a worker was killed, perhaps for want of memory: the finished runs are kept; try fewer --workers"
             ) from error
         finally:  # also when stopped by Ctrl-C or an error: no worker outlives the sweep
-            get_reusable_executor(max_workers=workers).shutdown(wait=True, kill_workers=True)
+            executor.shutdown(wait=True, kill_workers=True)
 
 
 @contextlib.contextmanager
@@ -230,19 +239,21 @@ def run_cell(spec: RunSpec, out: Path, experiment: Path, parent: int) -> Record:
     return record
 
 
-def retrain(spec: RunSpec) -> Record:
+def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
     """The record of one run, trained in a fresh worker and not written."""
-    executor = get_reusable_executor(max_workers=1)
+    executor = get_reusable_executor(max_workers=1, env=ONE_THREAD)
     try:
-        record: Record = executor.submit(train_alone, spec, os.getpid()).result()
+        record: Record = executor.submit(train_alone, spec, experiment, os.getpid()).result()
     finally:
         executor.shutdown(wait=True, kill_workers=True)
     return record
 
 
-def train_alone(spec: RunSpec, parent: int) -> Record:
+def train_alone(spec: RunSpec, experiment: Path | None, parent: int) -> Record:
     """What `retrain`'s worker does."""
     start_worker(parent)
+    if experiment:
+        import_file(experiment)
     return train_record(spec)[0]
 
 

@@ -170,8 +170,11 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
             for column, value in zip(curve, (step, name, *score), strict=True):
                 curve[column].append(value)
         done = step
-    final = {} if reason else scores | evaluate_splits(program, state, moments, {"test": splits.test})
-    return Trained(reason, curve, final, pairing, parameters, timing, state)
+    if not reason:
+        scores = scores | evaluate_splits(program, state, moments, {"test": splits.test})
+        if not np.isfinite(scores["test"].loss):  # where the curve's part of the test split was
+            reason = f"the test loss is not finite at step {done}"
+    return Trained(reason, curve, {} if reason else scores, pairing, parameters, timing, state)
 
 
 def evaluate_splits(

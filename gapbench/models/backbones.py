@@ -16,7 +16,7 @@ from gapbench.spec import Backbone
 PADDING = {"zero": "SAME", "valid": "VALID", "circular": "CIRCULAR"}
 
 
-def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 C"]:
+def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 C"]:
     """2×2 max pool with stride 2; an odd last row or column is dropped, as `nnx.max_pool` does with VALID padding.
 
     The elementwise maximum of four strided slices: on the CPU its gradient is an order of magnitude faster than

@@ -1,0 +1,274 @@
+"""Backbone and heads against NumPy and XLA's own operations, and the exact facts that relate the heads."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from gapbench.keys import key_for
+from gapbench.models.backbones import NORMS, conv_by_patches, max_pool
+from gapbench.models.classifier import Classifier, check_names, init_classifier
+from gapbench.models.heads import ARGUMENTS, HEADS
+from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
+
+CHANNELS, SIDE, CLASSES = 6, 5, 3
+EVERY_HEAD = [*HEADS, *(f"{name}:{argument}" for name, known in ARGUMENTS.items() for argument in known)]
+
+# Two float32 sums of the same n <= 200 terms near one, in another order: the error is some n · 2**-24, so 1e-5.
+SUM = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def features() -> np.ndarray:
+    return numbers(4, SIDE, SIDE, CHANNELS)
+
+
+def head_of(name: str, seed: int = 0) -> Any:
+    """A head with a bias that is not zero, so that a lost one shows."""
+    name, _, argument = name.partition(":")
+    head: Any = HEADS[name](CHANNELS, SIDE, CLASSES, argument, nnx.Rngs(key_for(seed, "head")))
+    layer(head).bias[...] = jnp.asarray([0.5, -1.0, 2.0])
+    return head
+
+
+def layer(head: Any) -> Any:
+    return head.conv if hasattr(head, "conv") else head.dense
+
+
+def arrays(head: Any) -> tuple[np.ndarray, np.ndarray]:
+    kernel = np.asarray(layer(head).kernel[...])
+    return kernel.reshape(-1, kernel.shape[-1]), np.asarray(layer(head).bias[...])
+
+
+def spec_of(head: str = "gap", norm: str = "none", padding: str = "zero", **changes: Any) -> RunSpec:
+    return RunSpec(
+        task=Task(dataset="digits", px=8, train_images=100),
+        backbone=Backbone.model_validate({"width": 4, "stages": 1, "norm": norm, "padding": padding}),
+        head=head,
+        recipe=Recipe(peak_lr=1e-3, batch=8, steps=2, eval_every=1, **changes),
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 4), (7, 4), (7, 5), (2, 3)])
+def test_max_pool_is_that_of_flax_and_drops_an_odd_last_row_or_column(height: int, width: int) -> None:
+    x = jnp.asarray(numbers(2, height, width, 3))
+    expected = nnx.max_pool(x, (2, 2), strides=(2, 2), padding="VALID")
+    np.testing.assert_array_equal(max_pool(x), expected)  # a maximum rounds nothing
+
+
+def test_the_gradient_of_max_pool_without_ties_is_that_of_flax() -> None:
+    x, weights = jnp.asarray(numbers(2, 7, 6, 3)), jnp.asarray(numbers(2, 3, 3, 3, seed=1))
+    assert np.unique(x).size == x.size  # no ties
+    ours, theirs = (
+        jax.grad(lambda x, pool=pool: jnp.sum(weights * pool(x)))(x)
+        for pool in (max_pool, lambda x: nnx.max_pool(x, (2, 2), strides=(2, 2), padding="VALID"))
+    )
+    np.testing.assert_array_equal(ours, theirs)  # each weight goes to one pixel, unchanged
+    assert np.count_nonzero(ours) == weights.size
+
+
+def test_a_tie_shares_the_gradient_and_loses_none_of_it() -> None:
+    gradient = jax.grad(lambda x: jnp.sum(max_pool(x)))(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0.25, 0.25], [0.25, 0.25]])
+
+
+@pytest.mark.parametrize("image_channels", [1, 3])
+@pytest.mark.parametrize("padding", ["zero", "valid", "circular"])
+def test_the_convolution_by_patches_is_that_of_xla(padding: str, image_channels: int) -> None:
+    x, kernel = numbers(2, 7, 6, image_channels), numbers(3, 3, image_channels, 4, seed=1)
+    net: Any = init_classifier(spec_of(padding=padding), image_channels, 10)
+    first = net.backbone.convs[0]
+    first.kernel[...] = jnp.asarray(kernel)
+    # padded by hand with NumPy's own modes, then without padding: "wrap" is what circular means
+    mode = {"zero": "constant", "circular": "wrap"}.get(padding)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode) if mode else x
+    expected = jax.lax.conv_general_dilated(padded, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(first(jnp.asarray(x)), expected, **SUM)
+
+
+def test_the_convolution_by_patches_is_a_sum_over_nine_shifted_products() -> None:
+    x, kernel = numbers(1, 4, 4, 2), numbers(3, 3, 2, 5, seed=1)
+    expected = np.zeros((1, 2, 2, 5), np.float32)
+    for i in range(3):
+        for j in range(3):
+            expected += x[:, i : i + 2, j : j + 2] @ kernel[i, j]
+    np.testing.assert_allclose(conv_by_patches(jnp.asarray(x), jnp.asarray(kernel), (1, 1), "VALID"), expected, **SUM)
+
+
+def test_the_backbone_is_convolutions_relus_and_a_pool_in_that_order() -> None:
+    x = numbers(2, 6, 6, 1)
+    net: Any = init_classifier(spec_of(padding="valid"), 1, 10)
+    kernels = [np.asarray(conv.kernel[...]) for conv in net.backbone.convs]
+    for conv, bias in zip(net.backbone.convs, (0.1, -0.2), strict=True):
+        conv.bias[...] = jnp.full(4, bias)
+    for kernel, bias in zip(kernels, (0.1, -0.2), strict=True):
+        side = x.shape[1] - 2
+        x = sum(x[:, i : i + side, j : j + side] @ kernel[i, j] for i in range(3) for j in range(3)) + bias
+        x = np.maximum(x, 0)  # also after the second: it commutes with the pool
+    expected = x.reshape(2, 1, 2, 1, 2, 4).max(axis=(2, 4))
+    actual = net.backbone(jnp.asarray(numbers(2, 6, 6, 1)), False)
+    np.testing.assert_allclose(actual, expected, **SUM)
+    assert np.count_nonzero(expected) > 0
+
+
+REFERENCES = {
+    "flatten": lambda x, kernel, bias: x.reshape(len(x), -1) @ kernel + bias,
+    "gap": lambda x, kernel, bias: x.mean(axis=(1, 2)) @ kernel + bias,
+    "gap_conv": lambda x, kernel, bias: (x @ kernel + bias).mean(axis=(1, 2)),
+    "gap_conv:relu": lambda x, kernel, bias: np.maximum(x @ kernel + bias, 0).mean(axis=(1, 2)),
+    "gmp": lambda x, kernel, bias: x.max(axis=(1, 2)) @ kernel + bias,
+}
+
+
+@pytest.mark.parametrize("name", EVERY_HEAD)
+def test_a_head_computes_its_formula(name: str) -> None:
+    x, head = features(), head_of(name)
+    np.testing.assert_allclose(head(jnp.asarray(x)), REFERENCES[name](x, *arrays(head)), **SUM)
+
+
+def test_a_flatten_kernel_of_tiled_gap_kernels_gives_the_logits_of_gap() -> None:
+    x, flatten, gap = jnp.asarray(features()), head_of("flatten"), head_of("gap", seed=1)
+    assert np.abs(flatten(x) - gap(x)).max() > 0.1
+    flatten.dense.kernel[...] = jnp.tile(gap.dense.kernel[...], (SIDE**2, 1)) / SIDE**2
+    np.testing.assert_allclose(flatten(x), gap(x), **SUM)
+
+
+def test_the_linear_gap_conv_is_gap_and_the_one_with_relu_is_not() -> None:
+    x, gap, linear, relu = jnp.asarray(features()), head_of("gap"), head_of("gap_conv"), head_of("gap_conv:relu")
+    for head in (linear, relu):
+        head.conv.kernel[...] = gap.dense.kernel[...].reshape(1, 1, CHANNELS, CLASSES)
+    np.testing.assert_allclose(linear(x), gap(x), **SUM)
+    assert np.abs(relu(x) - gap(x)).max() > 0.1
+
+
+@pytest.mark.parametrize("name", EVERY_HEAD)
+def test_only_flatten_knows_where_a_feature_stands(name: str) -> None:
+    x, head = features(), head_of(name)
+    order = np.random.default_rng(1).permutation(SIDE**2)
+    moved = x.reshape(4, SIDE**2, CHANNELS)[:, order].reshape(x.shape)
+    change = np.abs(head(jnp.asarray(moved)) - head(jnp.asarray(x))).max()
+    if name == "flatten":
+        assert change > 0.1
+    else:
+        assert change < 1e-5  # a sum in another order (see SUM); the maximum does not move at all
+
+
+def gradients(spec: RunSpec) -> dict[str, np.ndarray]:
+    """By path, of the summed cross entropy of eight random images, as training computes it."""
+    graph, params, rest = nnx.split(init_classifier(spec, 1, CLASSES), nnx.Param, ...)
+    x, labels = jnp.asarray(numbers(8, 8, 8, 1)), np.arange(8) % CLASSES
+
+    def loss(params: Any) -> jax.Array:
+        logits = nnx.merge(graph, params, rest, copy=True)(x, train=True)
+        return -jnp.sum(jax.nn.log_softmax(logits)[np.arange(8), labels])
+
+    leaves = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize(
+    ("head", "norm"),
+    [*((head, "none") for head in EVERY_HEAD), ("flatten", "group"), ("gap", "group"), ("gap", "batch")],
+)
+def test_every_parameter_receives_a_gradient(head: str, norm: str) -> None:
+    sizes = {path: np.abs(leaf).max() for path, leaf in gradients(spec_of(head, norm)).items()}
+    assert len(sizes) == 2 * 2 + 2 + (4 if norm != "none" else 0)  # kernel and bias, and scale and shift of a norm
+    for path, size in sizes.items():
+        if norm == "batch" and "convs" in path and "bias" in path:
+            assert size < 1e-4, path  # the batch mean takes a convolution's bias away again: rounding is left
+        else:
+            assert size > 1e-3, path
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_in_evaluation_an_image_s_logits_do_not_depend_on_the_rest_of_its_batch(norm: str) -> None:
+    net, x = init_classifier(spec_of(norm=norm), 1, 10), jnp.asarray(numbers(6, 8, 8, 1))
+    others = jnp.concatenate([x[:3], 5 + 3 * x[3:]])
+    np.testing.assert_array_equal(net(x)[:3], net(others)[:3])  # the same program on the same rows
+    assert np.abs(net(x)[3:] - net(others)[3:]).max() > 1e-2
+
+
+def test_in_training_batch_norm_does_mix_the_images_and_moves_its_running_mean() -> None:
+    net, x = init_classifier(spec_of(norm="batch"), 1, 10), jnp.asarray(numbers(6, 8, 8, 1))
+    others = jnp.concatenate([x[:3], 5 + 3 * x[3:]])
+    assert np.abs(net(x, train=True)[:3] - net(others, train=True)[:3]).max() > 1e-2
+    mean: Any = init_classifier(spec_of(norm="batch"), 1, 10)
+    before = np.array(mean.backbone.norms[0].mean[...])
+    conv = mean.backbone.convs[0](x)
+    mean(x, train=True)
+    # momentum 0.9: 0.9·old + 0.1·batch mean
+    expected = 0.9 * before + 0.1 * np.asarray(conv).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(mean.backbone.norms[0].mean[...], expected, **SUM)
+
+
+def test_group_norm_makes_each_group_of_eight_channels_standard() -> None:
+    x = 3 + 2 * numbers(2, 4, 4, 16)
+    norm: Any = NORMS["group"](16, nnx.Rngs(0))
+    groups = x.reshape(2, 16, 2, 8)
+    mean, std = (statistic(groups, axis=(1, 3), keepdims=True) for statistic in (np.mean, np.std))
+    # flax adds 1e-6 to the variance of about 4, and takes it as E[x²] - E[x]²: some 1e-6 of rounding each
+    np.testing.assert_allclose(
+        norm(jnp.asarray(x), False), ((groups - mean) / std).reshape(x.shape), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_backbone_and_head_draw_from_their_own_streams() -> None:
+    flatten, gap = (nnx.state(init_classifier(spec_of(head), 1, 10), nnx.Param) for head in ("flatten", "gap"))
+    jax.tree.map(np.testing.assert_array_equal, flatten["backbone"], gap["backbone"])
+    spec = spec_of().model_copy(update={"seed": 1})
+    other: Any = nnx.state(init_classifier(spec, 1, 10), nnx.Param)
+    for part, kernel in (("backbone", lambda s: s["convs"][0]["kernel"]), ("head", lambda s: s["dense"]["kernel"])):
+        assert np.abs(kernel(other[part])[...] - kernel(gap[part])[...]).max() > 0.01
+
+
+def test_the_first_kernels_have_the_spread_that_their_initialisers_promise() -> None:
+    net: Any = init_classifier(spec_of().model_copy(update={"backbone": Backbone(width=64, stages=1)}), 1, 10)
+    # he_normal: variance 2 / fan_in; the second convolution has 9·64 inputs and 36,864 weights,
+    # so the measured deviation is within 3 / sqrt(2·36,864) = 1.1 % of the true one
+    kernel = np.asarray(net.backbone.convs[1].kernel[...])
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 64)), rtol=0.012)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (spec_of("flaten"), "unknown head 'flaten': did you mean 'flatten'"),
+        (spec_of("gap:relu"), "head 'gap:relu': gap takes no argument"),
+        (spec_of("gap_conv:rely"), "head 'gap_conv:rely': gap_conv takes only :relu"),
+        (spec_of().model_copy(update={"backbone": Backbone(kind="plian")}), "unknown backbone 'plian': did you mean"),
+    ],
+)
+def test_an_unknown_name_or_argument_is_refused_before_a_net_is_built(spec: RunSpec, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_names(spec)
+
+
+def test_known_heads_are_accepted_and_a_head_of_one_s_own_may_take_any_argument(monkeypatch: Any) -> None:
+    for head in EVERY_HEAD:
+        check_names(spec_of(head))
+    monkeypatch.setitem(HEADS, "mine", HEADS["gap"])
+    check_names(spec_of("mine:3"))
+
+
+class Same(nnx.Module):
+    """Stands for a backbone and for a head."""
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return x.mean(axis=(1, 2)) if x.ndim == 4 else x
+
+
+def test_dropout_acts_on_the_features_in_training_alone() -> None:
+    net, ones = Classifier(Same(), Same(), dropout=0.5), jnp.ones((20, 1, 1, 10))
+    np.testing.assert_array_equal(net(ones), np.ones((20, 10)))
+    dropped = net(ones, train=True, key=jax.random.key(0))
+    assert set(np.unique(dropped)) == {0.0, 2.0}  # kept ones are scaled by 1 / (1 - 0.5)
+    assert np.abs(dropped - net(ones, train=True, key=jax.random.key(1))).max() == 2.0
+    np.testing.assert_array_equal(dropped, net(ones, train=True, key=jax.random.key(0)))
+    np.testing.assert_array_equal(Classifier(Same(), Same(), dropout=0.0)(ones, train=True), np.ones((20, 10)))
