@@ -52,6 +52,8 @@ def run(
     at_least("workers", workers, 1)
     path, declared = find_experiment(experiment)
     folder = out or REPRODUCED / path.stem
+    if pilot and seeds:
+        raise UserError("--pilot has seeds of its own: leave out --seeds")
     if pilot:
         declared, folder = declared.pilot, folder / "pilot"
     if seeds:
@@ -317,6 +319,8 @@ def verify(record: Positional[Path], experiment: str | None = None) -> int:
 
     old = load_record(record)
     new = retrain(old.spec, find_experiment(experiment)[0] if experiment else None)
+    if new.status in FAILED and old.status not in FAILED:
+        raise UserError(f"{old.run_id} cannot be trained: {new.reason}; --experiment FILE for a head of your own")
     if old.result == new.result:
         print(f"identical: {old.run_id}")
         return 0

@@ -179,6 +179,8 @@ def load_record(path: Path) -> Record:
 
 def load_json(model: type[ModelT], path: Path, mend: str) -> ModelT:
     """A file of ours; UserError names it and the mend when it is truncated, of another schema or not a `model`."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
     try:
         raw = json.loads(path.read_text())
         if (schema := dict(raw).get("schema")) != SCHEMA:

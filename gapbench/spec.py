@@ -142,6 +142,8 @@ class Experiment(Declaration):
         cells = Counter((spec.task.px, spec.head, spec.seed) for spec in self.runs)
         if not cells or max(cells.values()) > 1:
             raise ValueError("runs: give at least one, and one only for each px, head and seed")
+        if len({(spec.task, spec.backbone) for spec in self.runs}) > len({spec.task.px for spec in self.runs}):
+            raise ValueError("runs: at one px every run has the same task and backbone, else there are no pairs")
         missing = set(self.pair) - {spec.head for spec in self.runs}
         if missing:
             raise ValueError(f"runs: no run has the head {', '.join(sorted(missing))} named in pair")

@@ -1,6 +1,6 @@
 """Which cells of an experiment are missing, and the worker processes that train them.
 
-Nothing here imports JAX: each worker is pinned to a core of its own before it does.
+JAX is imported inside functions alone: each worker is pinned to a core of its own before it starts.
 """
 
 import contextlib
@@ -21,12 +21,14 @@ import pandas as pd
 from joblib.externals.loky import as_completed, get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from gapbench.records import SCHEMA, Record, load_records, remove_parts, write_record, write_text
+from gapbench.records import SCHEMA, Record, load_experiment, load_records, remove_parts, write_record, write_text
 from gapbench.spec import Experiment, RunSpec, UserError, explain
 
 ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
 THREAD_FLAGS = "--xla_cpu_multi_thread_eigen=false"
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # of a worker
+WORKER_ENV = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")} | {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false"  # several workers may share one accelerator
+}
 
 
 def experiment_files() -> dict[str, Path]:
@@ -41,6 +43,7 @@ def import_file(path: Path) -> ModuleType:
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # where dataclasses look their annotations up
     module_spec.loader.exec_module(module)
     return module
 
@@ -139,11 +142,11 @@ def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path
     """
     with lock_folder(out):
         remove_parts(out)
-        write_text(out / "experiment.json", experiment.model_dump_json(indent=1) + "\n")
+        declare(experiment, out)
         if not todo:
             return
         # Not joblib.Parallel: with one worker it would train in this very process, which start_worker is not for.
-        executor = get_reusable_executor(max_workers=workers, env=ONE_THREAD)
+        executor = get_reusable_executor(max_workers=workers, env=WORKER_ENV)
         try:
             cells = [executor.submit(run_cell, spec, out, path, os.getpid()) for spec in todo]
             yield from (cell.result() for cell in as_completed(cells))
@@ -153,6 +156,23 @@ def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path
             ) from error
         finally:  # also when stopped by Ctrl-C or an error: no worker outlives the sweep
             executor.shutdown(wait=True, kill_workers=True)
+
+
+def declare(experiment: Experiment, out: Path) -> None:
+    """Write the declaration beside its records; one that already declares these runs stays as it is.
+
+    Raises:
+      UserError: the records there were made under other rules, which must not change once results are known.
+    """
+    path = out / "experiment.json"
+    if path.is_file() and any((out / "records").glob("*.json")):
+        old = load_experiment(out)
+        rules = {"pair", "family", "targets", "train_losses", "regime"}
+        if old.model_dump(include=rules) != experiment.model_dump(include=rules):
+            raise UserError(f"{out}: its runs were made under other {', '.join(sorted(rules))}; choose another --out")
+        if set(experiment.runs) <= set(old.runs):
+            return
+    write_text(path, experiment.model_dump_json(indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -241,7 +261,7 @@ def run_cell(spec: RunSpec, out: Path, experiment: Path, parent: int) -> Record:
 
 def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
     """The record of one run, trained in a fresh worker and not written."""
-    executor = get_reusable_executor(max_workers=1, env=ONE_THREAD)
+    executor = get_reusable_executor(max_workers=1, env=WORKER_ENV)
     try:
         record: Record = executor.submit(train_alone, spec, experiment, os.getpid()).result()
     finally:

@@ -43,7 +43,7 @@ def test_a_run_with_too_few_evaluations_is_censored(evaluations: int) -> None:
         (0.4, 0.30),  # at an evaluation, its value
         (1.0, 0.00),
         (0.3, 0.35),  # between 0.4 and 0.2, half the way; the rise to 0.6 afterwards is not looked at
-        (2.5, 0.90),  # already there at the first evaluation
+        (2.5, np.nan),  # already there at the first evaluation: nothing was learnt
         (0.1, np.nan),  # never
     ],
 )

@@ -63,7 +63,8 @@ def throughput_frame(results: list[Throughput]) -> pd.DataFrame:
             }
             for head in result.pair:
                 timing = heads[head]
-                row |= {f"{head}_compile_s": timing.compile_s, f"{head}_temp_bytes": timing.temp_bytes}
+                kept = ("trace_s", "lower_s", "compile_s", "flops", "xla_flops", "argument_bytes", "temp_bytes")
+                row |= {f"{head}_{name}": getattr(timing, name) for name in kept}
                 if timing.status == "ok":
                     low, median, high = np.quantile(timing.images_per_s, [0.25, 0.5, 0.75])
                     row |= {

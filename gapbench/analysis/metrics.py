@@ -35,14 +35,12 @@ def steps_to_target(step: Shaped[np.ndarray, "T"], accuracy: Column, target: flo
 def at_train_loss(train_loss: Column, values: Column, level: float) -> float:
     """`values` where the train loss first falls to `level`, linear between the two evaluations around it.
 
-    nan where the run never gets there.
+    nan where the run never gets there, or starts below it.
     """
     below = np.flatnonzero(train_loss <= level)
-    if not len(below):
+    if not len(below) or below[0] == 0:
         return float("nan")
     after = int(below[0])
-    if after == 0:
-        return float(values[0])
     span = train_loss[after - 1] - train_loss[after]
     share = (train_loss[after - 1] - level) / span
     return float(values[after - 1] + share * (values[after] - values[after - 1]))
@@ -66,7 +64,7 @@ def measure_run(record: Record, curve: pd.DataFrame, experiment: Experiment) -> 
     overfit, train_loss = train - test, curve["train_loss"].to_numpy()
     whole = record.status == "ok"  # a diverged run has no last step, but it has a path to a target
     best = int(np.argmax(val)) if len(val) else 0
-    row["overfit_final"] = float(overfit[-1]) if whole else nan
+    row["overfit_final"] = record.final["train"].accuracy - record.final["test"].accuracy if whole else nan
     row["overfit_best_val"] = float(overfit[best]) if whole else nan
     for level in experiment.train_losses:
         row[f"overfit_at_{level:g}"] = at_train_loss(train_loss, overfit, level)

@@ -57,9 +57,7 @@ def claims_json(cards: list[Card]) -> str:
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Write each file whole, leave those alone that are equal already, and delete what nothing makes any more."""
-    for name in set(differing(folder, files)) - set(files):
-        (folder / name).unlink()
+    """Write each file whole, and leave those alone that are equal already."""
     for name, content in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
@@ -69,7 +67,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> None:
 def differing(folder: Path, files: dict[str, bytes]) -> list[str]:
     """Names of files that differ from those on disk, are missing there, or stand there although nothing makes them."""
     kinds = {name.split("/")[0] for name in files if "/" in name}
-    made_here = [path for kind in kinds for path in (folder / kind).glob("*")]
+    made_here = [path for kind in kinds for path in (folder / kind).glob("[!.]*") if path.is_file()]
     stale = {f"{path.parent.name}/{path.name}" for path in made_here} - set(files)
     unequal = {n for n, content in files.items() if not (folder / n).is_file() or (folder / n).read_bytes() != content}
     return sorted(unequal | stale)

@@ -120,7 +120,7 @@ def overfitting_table(evidence: Evidence) -> Table:
         flatten: lambda r: value(r, f"{flatten}_mean"),
         gap: lambda r: value(r, f"{gap}_mean"),
         f"{gap} - {flatten}": lambda r: change(r, "estimate") if r["n"] else "–",
-        "95 % interval": lambda r: f"[{change(r, 'low')}, {change(r, 'high')}]" if r["n"] else "–",
+        "95 % interval": lambda r: f"[{change(r, 'low')}, {change(r, 'high')}]" if r["n"] > 1 else "–",
         "n": lambda r: str(r["n"]),
         "p (sign flip)": lambda r: p_value(r.get("sign_flip_p")),
         "p (Wilcoxon)": lambda r: p_value(r.get("wilcoxon_p")),
@@ -131,7 +131,9 @@ def overfitting_table(evidence: Evidence) -> Table:
     caption = (
         "Overfit (train - test accuracy, both in eval mode) by input size; differences in percentage points. Overfit at"
         " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation,"
-        f" and (!) marks a size where the two have opposite signs. n below {len({s.seed for s in experiment.runs})}:"
+        " and (!) marks a size where the two have opposite signs. Between evaluations it is linear, from step 0 where"
+        " the first one is below that train loss; along training, test is a fixed stratified part of at most 2,000"
+        f" images. n below {len({s.seed for s in experiment.runs})}:"
         f" a run never reached that train loss. {setting(evidence)}"
     )
     return Table("overfitting", caption, raw, columns)
@@ -220,9 +222,10 @@ def throughput_table(evidence: Evidence) -> Table:
     }
     on_cpu = throughput.empty or set(throughput["platform"]) == {"cpu"}
     caption = (
-        "Throughput of the pair, interleaved A B B A in one process on random images; the ratio is the median over"
-        " blocks (n), its interval a percentile bootstrap over blocks. What varied: the moment of the call; the device"
-        f" and the program did not. {'CPU rows only: no accelerator was at hand. ' if on_cpu else ''}"
+        "Throughput of the pair, interleaved A B B A in one process (on a CPU: one core) on random images; the ratio is"
+        " the median over blocks (n), its interval a percentile bootstrap over blocks. What varied: the moment of the"
+        " call; the device and the program did not. Compile seconds are XLA's; tracing and lowering, closed-form and"
+        f" XLA's FLOPs and bytes stand in the CSV. {'CPU rows only: no accelerator was at hand. ' if on_cpu else ''}"
         f"{'NO TIMINGS YET: gapbench time makes them.' if throughput.empty else ''}"
     ).strip()
     return Table("throughput", caption, throughput, columns)
