@@ -224,7 +224,7 @@ def test_the_correlation_is_pearsons_and_nan_where_an_arm_is_constant() -> None:
 
 
 def test_the_band_of_a_curve_is_the_percentile_interval_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "RESAMPLES", 400)
+    monkeypatch.setattr(stats, "BAND_RESAMPLES", 400)
     values = generator_for(2, "bootstrap").normal(size=(6, 3)) + array(0, 10, 20)
     low, high = stats.mean_band(values)
     generator = generator_for(0, "bootstrap")

@@ -16,6 +16,7 @@ from gapbench.keys import generator_for
 
 Values = Float[np.ndarray, "S"]
 RESAMPLES = 9999
+BAND_RESAMPLES = 1999  # of a figure's band, whose ends are read off to a pixel
 EXACT_PAIRS = 20  # up to 2^20 sign patterns are enumerated, which SciPy's permutation_test takes seconds for
 DRAWN_PATTERNS = 2**17  # beyond
 
@@ -62,7 +63,7 @@ def mean_interval(values: Values) -> Interval:
 
 def mean_band(values: Float[np.ndarray, "S T"]) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
     """Ends of the interval of the mean over seeds at each step of a curve (percentile: T intervals at once)."""
-    draws = generator_for(0, "bootstrap").integers(len(values), size=(RESAMPLES, len(values)))
+    draws = generator_for(0, "bootstrap").integers(len(values), size=(BAND_RESAMPLES, len(values)))
     weights = np.stack([np.bincount(draw, minlength=len(values)) for draw in draws]) / len(values)
     low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
     return low, high
