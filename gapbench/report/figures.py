@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -204,7 +205,7 @@ def draw_paired_differences(evidence: Evidence) -> Figure:
         ax.set_xticks(range(len(labels)), labels)
         ax.set_title(f"{title},\n{experiment.pair[1]} - {experiment.pair[0]}")
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
-    axes[0].set_ylabel("paired difference, percentage points")
+    axes[0].set_ylabel("difference, points")
     note = f"grey: one seed; diamond: mean, 95 % interval; below zero: {experiment.pair[1]} is lower"
     figure.supxlabel(note, fontsize=10)
     return figure
@@ -220,7 +221,9 @@ def draw_throughput_ratio(evidence: Evidence) -> Figure:
         return figure
     timed = timed[timed["device"] == timed["device"].iloc[0]]
     for ax, along, fixed in zip(axes, ("px", "batch"), ("batch", "px"), strict=True):
-        kept = int(timed[fixed].mode().iloc[-1])  # of the axis that stands still: the value with most rows
+        kept = int(timed[fixed].max())  # of the axis that stands still
+        if fixed == "batch" and evidence.experiment.runs[0].recipe.batch in set(timed["batch"]):
+            kept = evidence.experiment.runs[0].recipe.batch
         for i, (phase, label, colour) in enumerate(PHASES):
             rows = timed[(timed["phase"] == phase) & (timed[fixed] == kept)].sort_values(along)
             intervals = [stats.Interval(r.estimate, r.low, r.high, int(r.n), r.method) for r in rows.itertuples()]
@@ -249,10 +252,19 @@ DRAW: dict[str, Callable[[Evidence], Figure]] = {
 }
 
 
-def show(name: str, evidence: Evidence) -> Figure:
-    """One figure by name in the house style, for a notebook."""
-    with plt.rc_context(STYLE):
-        return DRAW[name](evidence)
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that a notebook shows by itself, whatever its matplotlib backend."""
+
+    png: bytes
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def show(name: str, evidence: Evidence) -> Picture:
+    """One figure by name, for a notebook."""
+    return Picture(render(DRAW[name], evidence)["png"])
 
 
 def make_figures(evidence: Evidence) -> dict[str, dict[str, bytes]]:

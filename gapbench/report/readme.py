@@ -13,6 +13,7 @@ from gapbench.records import write_text
 from gapbench.report.page import MARKS
 from gapbench.spec import UserError
 
+ANSWERS = {"yes": "✓", "no": "✗", "unknown": "?"}
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -31,7 +32,11 @@ def verdicts(found: list[Evidence]) -> str:
 
 def cell_text(card: Card) -> str:
     """`28 px ✗ +0.12 [-0.30, +0.50], n=10`."""
-    return f"{card.px} px {MARKS[card.outcome]} {card.show(card.estimate)} {card.interval}, n={card.pairs}"
+    text = f"{card.px} px {MARKS[card.outcome]} {card.show(card.estimate)} {card.interval}, n={card.pairs}"
+    if card.claim == "C2":
+        less, no_worse = (ANSWERS[answer] for answer in card.answers)
+        text += f" (less overfit {less}, error no worse {no_worse})"
+    return text
 
 
 def conditions(found: list[Evidence]) -> str:
