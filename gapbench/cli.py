@@ -126,7 +126,10 @@ def report(
     if readme:
         stale += fill_blocks(readme, everything, write=not check)
     for name in stale if check else ():
-        print(f"differs from its records: {name} (make report regenerates it)", file=sys.stderr)
+        print(
+            f"differs from its records: {name} (make report regenerates it; if nothing makes it any more, delete it)",
+            file=sys.stderr,
+        )
     return 1 if check and stale else 0
 
 

@@ -350,13 +350,16 @@ def test_a_report_leaves_equal_files_alone(files: dict[str, bytes], tmp_path: Pa
     assert set(moved) <= {"index.html"}
 
 
-def test_the_advice_of_the_check_mends_a_stale_file(
+def test_a_file_that_nothing_makes_is_named_by_the_check_and_never_deleted(
     folder: Path, drawn_once: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = copy_of(folder, tmp_path)
     (copy / "figures").mkdir()
     (copy / "figures" / "old.png").write_bytes(b"")
-    assert cli.main(["report", str(copy)]) == 0  # "make report regenerates it"
+    assert cli.main(["report", str(copy)]) == 0
+    assert cli.main(["report", str(copy), "--check"]) == 1
+    assert "old.png" in capsys.readouterr().err
+    (copy / "figures" / "old.png").unlink()  # as the check says
     assert cli.main(["report", str(copy), "--check"]) == 0
 
 

@@ -64,7 +64,8 @@ def throughput_frame(results: list[Throughput]) -> pd.DataFrame:
             for head in result.pair:
                 timing = heads[head]
                 kept = ("trace_s", "lower_s", "compile_s", "flops", "xla_flops", "argument_bytes", "temp_bytes")
-                row |= {f"{head}_{name}": getattr(timing, name) for name in kept}
+                values = ((name, getattr(timing, name)) for name in kept)
+                row |= {f"{head}_{name}": np.nan if value is None else value for name, value in values}
                 if timing.status == "ok":
                     low, median, high = np.quantile(timing.images_per_s, [0.25, 0.5, 0.75])
                     row |= {
