@@ -13,12 +13,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
-from joblib.externals.loky import as_completed, get_reusable_executor
+from joblib.externals.loky import FIRST_COMPLETED, get_reusable_executor, wait
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gapbench.records import SCHEMA, Record, load_experiment, load_records, remove_parts, write_record, write_text
@@ -148,8 +149,12 @@ def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path
         # Not joblib.Parallel: with one worker it would train in this very process, which start_worker is not for.
         executor = get_reusable_executor(max_workers=workers, env=WORKER_ENV)
         try:
-            cells = [executor.submit(run_cell, spec, out, path, os.getpid()) for spec in todo]
-            yield from (cell.result() for cell in as_completed(cells))
+            waiting = iter(todo)
+            running = {executor.submit(run_cell, spec, out, path, os.getpid()) for spec in islice(waiting, workers)}
+            while running:  # no more cells submitted than workers: nothing is left to cancel when the sweep is stopped
+                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {executor.submit(run_cell, s, out, path, os.getpid()) for s in islice(waiting, len(ended))}
+                yield from (cell.result() for cell in ended)
         except TerminatedWorkerError as error:
             raise UserError(
                 "a worker was killed, perhaps for want of memory: the finished runs are kept; try fewer --workers"
