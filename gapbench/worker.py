@@ -1,0 +1,72 @@
+"""One process on one core: what is set before JAX is imported, so that numbers do not depend on the machine's load."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+THREAD_FLAGS = "--xla_cpu_multi_thread_eigen=false"
+WORKER_ENV = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")} | {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false"  # several workers may share one accelerator
+}
+_claimed: list[Any] = []  # the lock of this process's core, held until the process ends
+
+
+def pin_process() -> None:
+    """Before JAX is imported: one core of its own and one thread, so that numbers do not depend on the core count."""
+    if _claimed:
+        return
+    _claimed.append(claim_core() if hasattr(os, "sched_setaffinity") else None)
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {THREAD_FLAGS}".strip()
+
+
+def start_worker(parent: int) -> None:
+    """Once a worker process: it ends with its parent, leaves Ctrl-C to it, is pinned, and shares compiled programs."""
+    if _claimed:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed sweep leaves no worker behind
+        if os.getppid() != parent:
+            os._exit(1)  # the parent was gone before that took effect
+    pin_process()
+    share_programs()
+
+
+def share_programs() -> None:
+    """Keep compiled programs in the cache, by kind of processor, where other workers and later runs find them."""
+    import jax
+
+    from gapbench.data import cache_folder
+    from gapbench.records import cpu_model
+    from gapbench.spec import digest
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / f"xla-{digest(cpu_model())}"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def core_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def claim_core() -> Any:
+    """Pin this process to the first core that no other worker holds (its file lock ends with the process).
+
+    Where every core is held, it shares one: it computes on a single core, and the same bits, in any case.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    for core in cores:
+        file = open(Path(tempfile.gettempdir()) / f"gapbench-{os.getuid()}-core-{core}.lock", "w")  # noqa: SIM115
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.sched_setaffinity(0, {core})
+            return file
+        file.close()
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+    return None
