@@ -14,7 +14,7 @@ EXPERIMENT = Experiment(
         task=[Task(dataset="fashion_mnist", px=px, train_images=2000) for px in (14, 20, 28, 40)],
         backbone=Backbone(width=16, stages=2),
         head=("flatten", "gap"),
-        recipe=Recipe(peak_lr=3e-3, batch=64, steps=480, eval_every=32, warmup_steps=16),
+        recipe=Recipe(peak_lr=3e-3, batch=64, steps=480, eval_every=10, eval_growth=1.25, warmup_steps=16),
         seed=range(10),
     ),
     family=("C2", "C5"),

@@ -10,7 +10,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-Moments = tuple[Float[Array, "C"], Float[Array, "C"]]  # mean and standard deviation of the training pixels, by channel
+from gapbench.models.classifier import Moments, normalise
+
 BATCH = 100  # images a call (on the CPU larger ones leave the cache); the last batch of a split is padded to it
 
 
@@ -19,13 +20,6 @@ class Score(NamedTuple):
 
     loss: float
     accuracy: float
-
-
-def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array, "B H W C"]:
-    """(x / 255 - mean) / std by channel, in float32."""
-    mean, std = moments
-    scaled = images.astype(jnp.float32) / 255.0
-    return (scaled - mean[None, None, None]) / std[None, None, None]
 
 
 def count_batch(

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from gapbench.spec import Declaration, Experiment, ModelT, RunSpec, UserError, validate
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["ok", "diverged", "out_of_memory", "failed"]
 SPLITS = ("train", "val", "test")
 Accuracy = Annotated[float, Field(ge=0, le=1)]
@@ -48,7 +48,7 @@ class Record(Declaration):
     Wall-clock times do differ, so they stand beside the record, in `timing/RUN_ID.json`.
     """
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[2] = Field(2, alias="schema")
     run_id: str
     pair_id: str
     spec: RunSpec

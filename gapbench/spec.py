@@ -35,6 +35,7 @@ class Task(Declaration):
     px: Annotated[int, Field(ge=4)]  # side of the square input, after resizing
     train_images: PositiveInt  # drawn by seed, stratified by class
     val_images: PositiveInt = 500  # drawn by seed from the training images that are left
+    curve_images: PositiveInt = 200  # of each split, the most that the evaluations before the last step look at
 
 
 class Backbone(Declaration):
@@ -65,11 +66,13 @@ class Recipe(Declaration):
     peak_lr: Annotated[float, Field(gt=0)]
     batch: PositiveInt
     steps: PositiveInt
-    eval_every: PositiveInt  # steps between two evaluations; the last step is always evaluated
+    eval_every: PositiveInt  # steps from the start to the first evaluation; the last step is always evaluated
+    eval_growth: Annotated[float, Field(ge=1)] = 1.0  # each interval is so many times the one before
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # on kernels alone; decoupled for adamw, L2 for sgd
     dropout: Fraction = 0.0  # on the features, before the head
+    precision: Literal["float32", "bfloat16"] = "float32"  # of activations and products; parameters stay float32
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":
@@ -79,8 +82,12 @@ class Recipe(Declaration):
 
     @property
     def eval_steps(self) -> tuple[int, ...]:
-        """The fixed evaluation grid: 0, every `eval_every` steps, and the last step."""
-        return (*range(0, self.steps, self.eval_every), self.steps)
+        """The fixed evaluation grid: 0, then at intervals of eval_every · eval_growth^i, and the last step."""
+        grid, interval = [0.0], float(self.eval_every)
+        while (step := grid[-1] + interval) < self.steps:
+            grid.append(step)
+            interval *= self.eval_growth
+        return (*map(round, grid), self.steps)
 
 
 class RunSpec(Declaration):
@@ -101,6 +108,13 @@ class RunSpec(Declaration):
                 f" {self.backbone.padding} padding: use px >= {smallest} or fewer stages"
             )
         return self
+
+    @property
+    def program(self) -> "RunSpec":
+        """Equal for the specs that one compiled program trains: the rest is its input (`train.Hyper`, keys, images)."""
+        dropout = 0.5 if self.recipe.dropout else 0.0  # none at all is another program
+        recipe = self.recipe.model_copy(update={"peak_lr": 1.0, "weight_decay": 0.0, "dropout": dropout})
+        return self.model_copy(update={"recipe": recipe, "seed": 0})
 
     @property
     def run_id(self) -> str:

@@ -17,12 +17,12 @@ from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
 from gapbench.counts import count_backbone, count_spec_head
-from gapbench.evaluate import Moments, normalise
 from gapbench.keys import key_for
+from gapbench.models.classifier import Moments, normalise
 from gapbench.records import provenance
 from gapbench.spec import RunSpec, UserError, validate
 from gapbench.timings import Peaks, Phase, Throughput, TimingRow
-from gapbench.train import init_state, make_optimizer, train_step
+from gapbench.train import Constants, init_state, make_hyper, train_step
 
 WARM_UP_CALLS, WARM_UP_S = 3, 0.2  # both must be reached
 SAMPLE_S = 0.002  # shorter calls are averaged up to about this time: the clock and the dispatch are noisy below
@@ -99,8 +99,8 @@ def compile_head(spec: RunSpec, phase: Phase, shape: Shape) -> tuple[Timed, dict
     carry: Any = (state.params, state.stats)
     rest: Any = (images, moments)
     if train := phase == "train":
-        step, carry = functools.partial(train_step, graph, make_optimizer(spec.recipe)), state
-        rest = (images, labels, moments, key_for(spec.seed, "dropout"))
+        step, carry = functools.partial(train_step, graph, spec.recipe), state
+        rest = (images, labels, Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe)))
     jit = functools.partial(jax.jit, donate_argnums=0 if train else None)
     jit(functools.partial(step)).trace(carry, *rest)
     with no_compile_cache():

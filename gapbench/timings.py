@@ -64,7 +64,7 @@ class Peaks(Declaration):
 class Throughput(Declaration):
     """Every timing of one environment."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema")
+    schema_: Literal[2] = Field(default=2, alias="schema")
     provenance: dict[str, Any]
     pair: tuple[str, str]  # the reference head and the head under test
     backbone: Backbone

@@ -15,9 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from gapbench.data import Dataset, Split, batches, split
-from gapbench.evaluate import BATCH, Moments, Score, count_batch, evaluate, normalise
+from gapbench.evaluate import BATCH, Score, count_batch, evaluate
 from gapbench.keys import key_for
-from gapbench.models.classifier import init_classifier
+from gapbench.models.classifier import Moments, init_classifier, normalise
 from gapbench.spec import Recipe, RunSpec
 
 
@@ -30,48 +30,74 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
 
 
+class Hyper(NamedTuple):
+    """What one program takes as input, so that replicas may differ in it."""
+
+    peak_lr: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    dropout: Float[Array, ""]  # without effect in a program without dropout
+
+
+class Constants(NamedTuple):
+    """What all steps of one run share, beside its images."""
+
+    moments: Moments
+    key: jax.Array  # of the dropout
+    hyper: Hyper
+
+
+def make_hyper(recipe: Recipe) -> Hyper:
+    """The recipe's own values."""
+    return Hyper(*(jnp.asarray(getattr(recipe, name), jnp.float32) for name in Hyper._fields))
+
+
 def make_schedule(recipe: Recipe) -> optax.Schedule:
-    """Linear warm-up from zero, then a half cosine to zero at the last step, or a constant."""
+    """The learning rate as a fraction of its peak: linear warm-up from zero, then a half cosine to zero at the last
+    step, or a constant."""
     if recipe.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, recipe.peak_lr, recipe.warmup_steps, recipe.steps)
+        return optax.warmup_cosine_decay_schedule(0.0, 1.0, recipe.warmup_steps, recipe.steps)
     if not recipe.warmup_steps:  # optax's warmup_constant_schedule would stay at zero
-        return optax.constant_schedule(recipe.peak_lr)
-    return optax.warmup_constant_schedule(0.0, recipe.peak_lr, recipe.warmup_steps)
+        return optax.constant_schedule(1.0)
+    return optax.warmup_constant_schedule(0.0, 1.0, recipe.warmup_steps)
 
 
-def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+def make_optimizer(recipe: Recipe, hyper: Hyper) -> optax.GradientTransformation:
     """AdamW, or SGD with Nesterov momentum 0.9 and L2; weight decay acts on kernels alone."""
 
     def kernels(params: Any) -> Any:
         return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
-    schedule = make_schedule(recipe)
+    def schedule(step: Int[Array, ""]) -> Float[Array, ""]:
+        return hyper.peak_lr * fraction(step)
+
+    fraction = make_schedule(recipe)
     if recipe.optimizer == "adamw":
-        return optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=kernels)
+        return optax.adamw(schedule, weight_decay=hyper.weight_decay, mask=kernels)
     return optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay, mask=kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
+        optax.add_decayed_weights(hyper.weight_decay, mask=kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
     )
 
 
 def train_step(
     graph: nnx.GraphDef,
-    tx: optax.GradientTransformation,
+    recipe: Recipe,
     state: TrainState,
     images: UInt8[Array, "B H W C"],
     labels: Int[Array, "B"],
-    moments: Moments,
-    key: jax.Array,
+    constants: Constants,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One update on one batch; returns the new state and the batch's mean cross entropy before it."""
+    moments, key, hyper = constants
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
         model = nnx.merge(graph, params, state.stats, copy=True)  # batch norm may then update its own
-        logits = model(normalise(images, moments), train=True, key=jax.random.fold_in(key, state.step))
+        dropout = (hyper.dropout, jax.random.fold_in(key, state.step)) if recipe.dropout else None
+        logits = model(normalise(images, moments), train=True, dropout=dropout)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Param))
 
     (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    updates, opt_state = make_optimizer(recipe, hyper).update(grads, state.opt_state, state.params)
     return TrainState(optax.apply_updates(state.params, updates), stats, opt_state, state.step + 1), loss
 
 
@@ -88,16 +114,17 @@ def init_state(spec: RunSpec, image_channels: int, classes: int) -> tuple[nnx.Gr
     """The net's static graph and the state at step 0."""
     graph, *states = nnx.split(init_classifier(spec, image_channels, classes), nnx.Param, ...)
     params, stats = states
-    return graph, TrainState(params, stats, make_optimizer(spec.recipe).init(params), jnp.zeros((), jnp.int32))
+    optimizer = make_optimizer(spec.recipe, make_hyper(spec.recipe))
+    return graph, TrainState(params, stats, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
 @functools.lru_cache(maxsize=16)
 def compile_program(shape: RunSpec, image_channels: int, classes: int) -> Program:
-    """Compile the step and the evaluation once for all seeds (`shape` is the spec with seed 0)."""
+    """Compile the step and the evaluation once for all specs of one `RunSpec.program`."""
     start = time.perf_counter()
     graph, state = init_state(shape, image_channels, classes)
-    tx = make_optimizer(shape.recipe)
     px, moments = shape.task.px, (jnp.zeros(image_channels), jnp.ones(image_channels))
+    constants = Constants(moments, jax.random.key(0), make_hyper(shape.recipe))
 
     def batch_of(n: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         return (
@@ -105,9 +132,9 @@ def compile_program(shape: RunSpec, image_channels: int, classes: int) -> Progra
             jax.ShapeDtypeStruct((n,), jnp.int32),
         )
 
-    step = jax.jit(functools.partial(train_step, graph, tx), donate_argnums=0)
+    step = jax.jit(functools.partial(train_step, graph, shape.recipe), donate_argnums=0)
     count = jax.jit(functools.partial(count_batch, graph))
-    compiled_step = step.lower(state, *batch_of(shape.recipe.batch), moments, jax.random.key(0)).compile()
+    compiled_step = step.lower(state, *batch_of(shape.recipe.batch), constants).compile()
     counted = jax.ShapeDtypeStruct((BATCH,), jnp.bool_)
     compiled_count = count.lower((state.params, state.stats), moments, *batch_of(BATCH), counted).compile()
     return Program(compiled_step, compiled_count, time.perf_counter() - start)
@@ -118,7 +145,7 @@ class Trained(NamedTuple):
 
     reason: str  # why it ended early; empty when it did not
     curve: dict[str, list[Any]]  # columns step, split, loss, accuracy
-    final: dict[str, Score]  # by split at the last step, test on the whole split; empty for a run that ended early
+    final: dict[str, Score]  # by whole split at the last step; empty for a run that ended early
     pairing: dict[str, str]  # hashes of what the two runs of a pair must share
     parameters: dict[str, int]  # of the backbone and of the head
     timing: dict[str, float]  # seconds: compile_s (shared by the runs of one program), train_s, eval_s
@@ -133,7 +160,7 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
     """
     splits = split(dataset, spec.task, spec.seed)
     channels, classes = dataset.train_images.shape[-1], len(dataset.class_names)
-    program = compile_program(spec.model_copy(update={"seed": 0}), channels, classes)
+    program = compile_program(spec.program, channels, classes)
     _, state = init_state(spec, channels, classes)
     order = batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed)
     parts = {part: state.params[part] for part in ("backbone", "head")}
@@ -144,20 +171,20 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
         "backbone": hash_arrays(parts["backbone"]),
         "order": hash_arrays(order),
     }
-    moments, key = (jnp.asarray(splits.mean), jnp.asarray(splits.std)), key_for(spec.seed, "dropout")
+    moments = (jnp.asarray(splits.mean), jnp.asarray(splits.std))
+    constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
     curve: dict[str, list[Any]] = {"step": [], "split": [], "loss": [], "accuracy": []}
     timing = {"compile_s": program.compile_s, "train_s": 0.0, "eval_s": 0.0}
-    probes = {"train": splits.probe, "val": splits.val, "test": splits.test_probe}
     reason, done, scores = "", 0, dict[str, Score]()
     for step in spec.recipe.eval_steps:
         start = time.perf_counter()
         pending = []
         for index in order[done:step]:
-            state, loss = program.step(state, splits.train.images[index], splits.train.labels[index], moments, key)
+            state, loss = program.step(state, splits.train.images[index], splits.train.labels[index], constants)
             pending.append(loss)
         finite = np.isfinite(jax.device_get(pending))
         trained = time.perf_counter()
-        scores = evaluate_splits(program, state, moments, probes)
+        scores = evaluate_splits(program, state, moments, splits.curve)
         timing["train_s"] += trained - start
         timing["eval_s"] += time.perf_counter() - trained
         if not finite.all():
@@ -171,9 +198,9 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
                 curve[column].append(value)
         done = step
     if not reason:
-        scores = scores | evaluate_splits(program, state, moments, {"test": splits.test})
-        if not np.isfinite(scores["test"].loss):  # where the curve's part of the test split was
-            reason = f"the test loss is not finite at step {done}"
+        scores = evaluate_splits(program, state, moments, splits.whole)
+        if not all(np.isfinite(score.loss) for score in scores.values()):  # where the curve's parts were
+            reason = f"an evaluated loss is not finite at step {done}"
     return Trained(reason, curve, {} if reason else scores, pairing, parameters, timing, state)
 
 

@@ -7,14 +7,25 @@ import os
 import signal
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-THREAD_FLAGS = "--xla_cpu_multi_thread_eigen=false"
 WORKER_ENV = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")} | {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false"  # several workers may share one accelerator
 }
 _claimed: list[Any] = []  # the lock of this process's core, held until the process ends
+
+
+def xla_flags() -> str:
+    """One thread; and of XLA's YNNPACK kernels only those that pay: its convolutions and elementwise loops do not.
+
+    Measured on an AVX2 core, 28 px train step: 47.0 ms with all of them, 42.7 with none, 40.3 with these.
+    """
+    flags = "--xla_cpu_multi_thread_eigen=false"
+    if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 12):  # an older XLA ends at a flag it does not know
+        flags += " --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    return flags
 
 
 def pin_process() -> None:
@@ -22,7 +33,7 @@ def pin_process() -> None:
     if _claimed:
         return
     _claimed.append(claim_core() if hasattr(os, "sched_setaffinity") else None)
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {THREAD_FLAGS}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags()}".strip()
 
 
 def start_worker(parent: int) -> None:

@@ -75,7 +75,7 @@ def record(spec: RunSpec, run: Curves | None = None, status: str = "ok", upto: i
     losses = {"train": run["train_loss"], "val": [1.0] * len(EVALUATIONS), "test": [1.0] * len(EVALUATIONS)}
     kept = [(i, split) for i, step in enumerate(EVALUATIONS) if step <= upto for split in SPLITS]
     made = {
-        "schema": 1,
+        "schema": 2,
         "run_id": spec.run_id,
         "pair_id": spec.pair_id,
         "spec": spec,
@@ -139,7 +139,7 @@ def throughput(
     ]
     return Throughput.model_validate(
         {
-            "schema": 1,
+            "schema": 2,
             "provenance": {**PROVENANCE, **provenance},
             "pair": declared.pair,
             "backbone": declared.runs[0].backbone,

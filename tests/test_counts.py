@@ -11,7 +11,7 @@ from gapbench.counts import HEAD_COUNTS, count_backbone, count_head, count_spec_
 from gapbench.models.classifier import init_classifier
 from gapbench.models.heads import ARGUMENTS, HEADS
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
-from gapbench.train import make_optimizer
+from gapbench.train import make_hyper, make_optimizer
 
 CLASSES = 10
 EVERY_HEAD = [*HEADS, *(f"{name}:{argument}" for name, known in ARGUMENTS.items() for argument in known)]
@@ -111,7 +111,7 @@ def test_every_built_in_head_has_a_closed_form_and_another_is_refused_with_the_n
 def test_the_optimizer_s_bytes_are_those_of_its_real_moments(optimizer: str, moments: int) -> None:
     recipe = Recipe.model_validate(spec_of().recipe.model_dump() | {"optimizer": optimizer})
     params = nnx.eval_shape(lambda: nnx.state(init_classifier(spec_of(), 1, CLASSES), nnx.Param))
-    state = jax.eval_shape(make_optimizer(recipe).init, params)
+    state = jax.eval_shape(make_optimizer(recipe, make_hyper(recipe)).init, params)
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if leaf.shape)  # no step counters
     # 188 parameters of the backbone and 50 of the head, 4 bytes a moment
     assert optimizer_bytes(recipe, 238) == kept == 4 * 238 * moments

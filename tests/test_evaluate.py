@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gapbench.evaluate import BATCH, count_batch, evaluate, normalise
+from gapbench.evaluate import BATCH, count_batch, evaluate
+from gapbench.models.classifier import normalise
 
 RNG = np.random.default_rng(0)
 KERNEL = (0.3 * RNG.standard_normal((2 * 2 * 3, 4))).astype(np.float32)

@@ -98,9 +98,9 @@ def from_one_stream(head_first: bool) -> Callable[..., Classifier]:
 
         if head_first and spec.head != "flatten":  # as if only this head drew numbers of its own
             first = head()
-            return Classifier(BACKBONES["plain"](spec.backbone, image_channels, rngs), first, 0.0)
+            return Classifier(BACKBONES["plain"](spec.backbone, image_channels, rngs), first)
         backbone = BACKBONES["plain"](spec.backbone, image_channels, rngs)
-        return Classifier(backbone, head(), 0.0)
+        return Classifier(backbone, head())
 
     return sabotaged
 
@@ -167,7 +167,7 @@ def test_a_run_that_failed_before_it_had_hashes_does_not_block_the_pair_nor_hide
     relu, gmp = (
         Record.model_validate(
             {
-                "schema": 1,
+                "schema": 2,
                 "run_id": spec.run_id,
                 "pair_id": spec.pair_id,
                 "spec": spec,

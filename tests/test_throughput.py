@@ -41,7 +41,7 @@ def row(head: str, samples_s: tuple[float, ...], **fields: Any) -> TimingRow:
 def result(**provenance: Any) -> Throughput:
     source = {"platform": "cpu", "device": "AMD EPYC family 25 model 1 avx2", "devices": 1} | provenance
     return Throughput(
-        schema=1,
+        schema=2,
         provenance={**source, "packages": {"jax": "0.12.0.1"}},
         pair=PAIR,
         backbone=SPEC.backbone,
@@ -305,9 +305,9 @@ def test_a_rerun_replaces_the_file_of_its_environment_and_no_other(tmp_path: Any
     ("old", "new", "message"),
     [
         ("}\n]\n}\n", "", "not readable as JSON"),
-        ('"schema": 1', '"schema": 2', "schema 2"),
+        ('"schema": 2', '"schema": 1', "schema 1"),
         ('"px": 8', '"px": 0', "rows.0.px"),
-        ('"schema": 1,', "", "schema None"),
+        ('"schema": 2,', "", "schema None"),
     ],
 )
 def test_a_corrupt_file_is_refused_by_name_with_the_mend(tmp_path: Any, old: str, new: str, message: str) -> None:

@@ -9,8 +9,6 @@ from jaxtyping import Float32, Int, Int32, UInt8
 from gapbench.keys import generator_for
 from gapbench.spec import Task, UserError, digest
 
-CURVE_IMAGES = 2000
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -41,11 +39,18 @@ class Splits:
     val: Split  # disjoint from train
     probe: Split  # a part of train, as large as test where it can be: what train metrics are evaluated on
     test: Split  # whole, whatever the seed
-    test_probe: Split  # at most CURVE_IMAGES of it, the same for every seed: for the curve, where whole costs too much
+    curve: dict[
+        str, Split
+    ]  # parts of probe (train), val and test, drawn by seed: the curve, where whole costs too much
     mean: Float32[np.ndarray, "C"]  # of train alone, values in 0..1
     std: Float32[np.ndarray, "C"]  # at least one grey level
     classes: int
     subset_hash: str  # of the train and val draw, the content and the size: equal in both runs of a pair
+
+    @property
+    def whole(self) -> dict[str, Split]:
+        """What the last step is scored on, by the names of records."""
+        return {"train": self.probe, "val": self.val, "test": self.test}
 
 
 def allocate(counts: Int[np.ndarray, "K"], n: int) -> Int[np.ndarray, "K"]:
@@ -63,6 +68,12 @@ def stratified(labels: Int32[np.ndarray, "N"], n: int, generator: np.random.Gene
     order = generator.permutation(len(labels))
     drawn = [order[labels[order] == label][:many] for label, many in enumerate(places)]
     return np.sort(np.concatenate(drawn))
+
+
+def part_of(split: Split, n: int, generator: np.random.Generator) -> Split:
+    """At most `n` images of a split, stratified."""
+    drawn = stratified(split.labels, min(n, len(split.labels)), generator)
+    return Split(split.images[drawn], split.labels[drawn])
 
 
 def moments(images: UInt8[np.ndarray, "N H W C"]) -> tuple[Float32[np.ndarray, "C"], Float32[np.ndarray, "C"]]:
@@ -89,11 +100,11 @@ def split(dataset: Dataset, task: Task, seed: int) -> Splits:
     probe = train[stratified(labels[train], min(len(dataset.test_labels), len(train)), generator)]
     train_split, val_split, probe_split = (Split(dataset.train_images[i], labels[i]) for i in (train, val, probe))
     test = Split(dataset.test_images, dataset.test_labels)
-    part = stratified(test.labels, min(len(test.labels), CURVE_IMAGES), generator_for(0, "subset"))
-    test_probe = Split(test.images[part], test.labels[part])
+    whole = {"train": probe_split, "val": val_split, "test": test}
+    curve = {name: part_of(part, task.curve_images, generator) for name, part in whole.items()}
     drawn = {"data": dataset.fingerprint, "px": dataset.px, "train": train.tolist(), "val": val.tolist()}
     mean, std = moments(train_split.images)
-    return Splits(train_split, val_split, probe_split, test, test_probe, mean, std, classes, digest(drawn, 16))
+    return Splits(train_split, val_split, probe_split, test, curve, mean, std, classes, digest(drawn, 16))
 
 
 def batches(n: int, batch: int, steps: int, seed: int) -> Int32[np.ndarray, "T B"]:

@@ -1,28 +1,48 @@
 """A spec to a net: backbone, dropout, head, each from its own random stream."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from gapbench.keys import key_for
 from gapbench.models.backbones import BACKBONES
 from gapbench.models.heads import ARGUMENTS, HEADS
 from gapbench.spec import RunSpec, UserError, choose
 
+Moments = tuple[Float[Array, "C"], Float[Array, "C"]]  # mean and standard deviation of the training pixels, by channel
+
+
+def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array, "B H W C"]:
+    """(x / 255 - mean) / std by channel, in float32."""
+    mean, std = moments
+    scaled = images.astype(jnp.float32) / 255.0
+    return (scaled - mean[None, None, None]) / std[None, None, None]
+
+
+def drop(x: Float[Array, "B ..."], rate: Float[Array, ""], key: jax.Array) -> Float[Array, "B ..."]:
+    """Zero with probability `rate`, else x / (1 - rate). Not `nnx.Dropout`, whose rate cannot vary in one program."""
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
+
 
 class Classifier(nnx.Module):
-    """logits = head(dropout(backbone(x)))."""
+    """logits = head(drop(backbone(x))), in float32 whatever the precision inside."""
 
-    def __init__(self, backbone: nnx.Module, head: nnx.Module, dropout: float):
+    def __init__(self, backbone: nnx.Module, head: nnx.Module):
         self.backbone, self.head = backbone, head
-        self.dropout = nnx.Dropout(dropout)
 
     def __call__(
-        self, x: Float[Array, "B H W C"], train: bool = False, key: jax.Array | None = None
+        self,
+        x: Float[Array, "B H W C"],
+        train: bool = False,
+        dropout: tuple[Float[Array, ""], jax.Array] | None = None,
     ) -> Float[Array, "B K"]:
-        """`key` drives the dropout and is needed only in training with a rate above zero."""
+        """`dropout` is the rate and the key, in training."""
         features = self.backbone(x, train)  # type: ignore[operator]
-        return self.head(self.dropout(features, deterministic=not train, rngs=key))  # type: ignore[operator]
+        if dropout:
+            features = drop(features, *dropout)
+        return self.head(features).astype(jnp.float32)  # type: ignore[operator]
 
 
 def check_names(spec: RunSpec) -> None:
@@ -51,4 +71,8 @@ def init_classifier(spec: RunSpec, image_channels: int, classes: int) -> Classif
     backbone = BACKBONES[spec.backbone.kind](spec.backbone, image_channels, backbone_rngs)
     feature_px = spec.backbone.feature_px(spec.task.px)
     head = HEADS[name](spec.backbone.channels, feature_px, classes, argument, head_rngs)
-    return Classifier(backbone, head, spec.recipe.dropout)
+    model = Classifier(backbone, head)
+    for _, module in nnx.iter_modules(model):
+        if hasattr(module, "dtype"):  # convolutions, dense layers and norms compute in it; norms reduce in float32
+            module.dtype = jnp.dtype(spec.recipe.precision)
+    return model
