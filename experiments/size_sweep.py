@@ -16,7 +16,7 @@ EXPERIMENT = Experiment(
         task=[Task(dataset="mnist5k", px=px, train_images=1000) for px in (14, 20, 28)],
         backbone=Backbone(width=16, stages=2),
         head=("flatten", "gap"),
-        recipe=Recipe(peak_lr=3e-3, batch=64, steps=320, eval_every=10, eval_growth=1.22, warmup_steps=16),
+        recipe=Recipe(peak_lr=3e-3, batch=64, steps=320, eval_every=10, eval_growth=1.25, warmup_steps=16),
         seed=range(10),
     ),
     family=("C2", "C5"),

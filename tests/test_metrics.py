@@ -16,8 +16,8 @@ def array(*values: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("accuracy", "expected"),
     [
-        (array(0.1, 0.5, 0.9, 0.9, 0.9), (20.0, True)),  # the first of the two evaluations
-        (array(0.1, 0.9, 0.5, 0.9, 0.9), (30.0, True)),  # a single spike at 10 does not count
+        (array(0.1, 0.5, 0.9, 0.9, 0.9), (17.5, True)),  # between 0.5 and 0.9: 10 + 10 · 0.3 / 0.4
+        (array(0.1, 0.9, 0.5, 0.9, 0.9), (27.5, True)),  # a single spike at 10 does not count
         (array(0.1, 0.9, 0.5, 0.9, 0.5), (100.0, False)),  # nor do two that are apart
         (array(0.1, 0.5, 0.5, 0.5, 0.9), (100.0, False)),  # nor the last evaluation alone
         (array(0.1, 0.5, 0.5, 0.8, 0.8), (30.0, True)),  # at the target is reached
@@ -25,10 +25,11 @@ def array(*values: float) -> np.ndarray:
         (array(0.1, 0.2, 0.3, 0.4, 0.5), (100.0, False)),
     ],
 )
-def test_a_target_is_reached_at_the_first_of_two_evaluations_in_a_row(
+def test_a_target_is_reached_on_the_way_to_the_first_of_two_evaluations_in_a_row(
     accuracy: np.ndarray, expected: tuple[float, bool]
 ) -> None:
-    assert steps_to_target(STEP, accuracy, 0.8, horizon=100) == expected
+    step, reached = steps_to_target(STEP, accuracy, 0.8, horizon=100)
+    assert (step, reached) == (pytest.approx(expected[0]), expected[1])
 
 
 @pytest.mark.parametrize("evaluations", [0, 1])

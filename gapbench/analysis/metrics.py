@@ -23,13 +23,20 @@ class TimeTo(NamedTuple):
 
 
 def steps_to_target(step: Shaped[np.ndarray, "T"], accuracy: Column, target: float, horizon: int) -> TimeTo:
-    """The first of two consecutive evaluations at or above the target.
+    """Where the line to the first of two consecutive evaluations at or above the target crosses it.
 
+    The grid's intervals grow, so taking the evaluation itself would be late by more the slower the head is.
     A run that ends earlier because it diverged never reaches it either: it is censored at the horizon too.
     """
     above = accuracy >= target
     twice = np.flatnonzero(above[:-1] & above[1:])
-    return TimeTo(float(step[twice[0]]), True) if len(twice) else TimeTo(float(horizon), False)
+    if not len(twice):
+        return TimeTo(float(horizon), False)
+    after = int(twice[0])
+    if after == 0:
+        return TimeTo(float(step[0]), True)
+    share = (target - accuracy[after - 1]) / (accuracy[after] - accuracy[after - 1])
+    return TimeTo(float(step[after - 1] + share * (step[after] - step[after - 1])), True)
 
 
 def at_train_loss(train_loss: Column, values: Column, level: float) -> float:

@@ -164,7 +164,7 @@ def convergence_table(evidence: Evidence) -> Table:
         ),
     }
     caption = (
-        "Restricted mean steps to a validation accuracy fixed in advance (reached: two consecutive evaluations; never"
+        "Restricted mean steps to a validation accuracy fixed in advance (reached: two consecutive evaluations, interpolated to the first; never"
         " reached: censored at the last step), and gap / flatten. Medians are Kaplan-Meier's; a dash: not reached by"
         " half the runs. Seconds are of training alone, at each head's median time a step, and vary with the"
         f" machine's load. {setting(evidence)}"
