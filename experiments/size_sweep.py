@@ -23,6 +23,6 @@ EXPERIMENT = Experiment(
     # From the pilot: the median best validation accuracy of its weakest cell, rounded down, and the largest train
     # loss that a pilot run ended with, rounded up, so that both heads can get there. The others are rungs.
     pilot_seeds=(100, 101, 102),
-    targets=(0.86, 0.75, 0.5),
+    targets=(0.88, 0.75, 0.5),
     train_losses=(0.6, 0.3, 0.1),
 )

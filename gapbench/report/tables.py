@@ -164,10 +164,10 @@ def convergence_table(evidence: Evidence) -> Table:
         ),
     }
     caption = (
-        "Restricted mean steps to a validation accuracy fixed in advance (reached: two consecutive evaluations, interpolated to the first; never"
-        " reached: censored at the last step), and gap / flatten. Medians are Kaplan-Meier's; a dash: not reached by"
-        " half the runs. Seconds are of training alone, at each head's median time a step, and vary with the"
-        f" machine's load. {setting(evidence)}"
+        "Restricted mean steps to a validation accuracy fixed in advance (reached: two consecutive evaluations,"
+        " interpolated to the first; never reached: censored at the last step), and gap / flatten. Medians are"
+        " Kaplan-Meier's; a dash: not reached by half the runs. Seconds are of training alone, at each head's median"
+        f" time a step, and vary with the machine's load. {setting(evidence)}"
     )
     return Table("convergence", caption, raw, columns)
 
