@@ -16,13 +16,14 @@ from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe, Seed
 from gapbench.timings import Positive
 
 FILE = "rivals.json"
-REFERENCE = "gapbench"  # the entry that the others are compared with
+REFERENCE = "gapbench"  # the rival that the others are compared with
 
 
 class Entry(Declaration):
     """One way to train the sweep: a rival, in so many processes of so many threads."""
 
-    name: str
+    rival: str  # whose entries only the best counts of
+    name: str  # of the rival and the way it was used
     processes: PositiveInt  # each on cores of its own
     threads: PositiveInt  # of each process, on as many cores
     versions: dict[str, str] = {}  # of the packages it runs on
@@ -60,7 +61,7 @@ class Race(Declaration):
     @model_validator(mode="after")
     def _is_whole(self) -> "Race":
         timed = [entry for entry in self.entries if entry.status == "ok"]
-        if REFERENCE not in [entry.name for entry in timed]:
+        if REFERENCE not in [entry.rival for entry in timed]:
             raise ValueError(f"entries: {REFERENCE} is not among those that were timed")
         if len({len(self.peaks), *(len(entry.samples_s) for entry in timed)}) > 1:
             raise ValueError("entries and peaks: a round has one sample of each")
@@ -80,7 +81,7 @@ class Race(Declaration):
 
     def ratios(self, entry: Entry) -> Float[np.ndarray, "N"]:
         """Images per second of the reference over the entry's, round by round: a drift of the machine cancels."""
-        reference = next(other for other in self.entries if other.name == REFERENCE)
+        reference = next(other for other in self.entries if other.rival == REFERENCE)
         return self.images_per_s(reference) / self.images_per_s(entry)
 
 

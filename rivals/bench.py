@@ -33,7 +33,7 @@ from gapbench.weights import export_weights
 
 HERE = Path(__file__).parent
 CHECKED_STEPS, TOLERANCE = 20, 1e-4
-SCAN_STEPS = 4  # a convolution in a scan is so slow on a CPU that a sample of full length would take minutes
+SCAN_STEPS = 2  # a convolution in a scan is so slow on a CPU that a sample of full length would take minutes
 
 
 def export_cell(spec: RunSpec, folder: Path) -> Cell:
@@ -74,6 +74,7 @@ class Worker:
 class Entrant:
     """One way to train, while it runs; `way` names its file and what the file should do."""
 
+    rival: str
     name: str
     way: str
     processes: int
@@ -134,12 +135,10 @@ class Entrant:
             return None
 
     def stop(self) -> None:
-        """End its processes: their input ends."""
+        """End its processes, whatever they do."""
         for worker in self.workers:
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()
-        for worker in self.workers:
-            worker.process.wait()
+            worker.process.terminate()
+            worker.process.communicate()
 
     @property
     def entry(self) -> Entry:
@@ -150,14 +149,16 @@ class Entrant:
 def make_entrants(torch_python: Path, steps: int, cores: int) -> list[Entrant]:
     """Every way; those of PyTorch say so where it is not installed."""
     entrants = [
-        Entrant("textbook Flax", "textbook_flax", 1, cores, steps),
-        Entrant("scan Flax", "scan_flax", 1, cores, min(SCAN_STEPS, steps)),
+        Entrant("textbook Flax", "textbook Flax", "textbook_flax", 1, cores, steps),
+        Entrant("scan Flax", "scan Flax", "scan_flax", 1, cores, min(SCAN_STEPS, steps)),
         *(
-            Entrant(f"PyTorch {way}", f"torch_rival:{way}", processes, cores // processes, steps, torch_python)
+            Entrant(
+                "PyTorch", f"PyTorch {way}", f"torch_rival:{way}", processes, cores // processes, steps, torch_python
+            )
             for way in ("eager", "compile")
             for processes in (1, cores)
         ),
-        Entrant(REFERENCE, "gapbench_rival", cores, 1, steps),
+        Entrant(REFERENCE, REFERENCE, "gapbench_rival", cores, 1, steps),
     ]
     for entrant in entrants:
         if not entrant.python.exists():
