@@ -45,7 +45,7 @@ class Race(Declaration):
     """Entries that trained the same cells, interleaved in rounds: in order, and back in the next round."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    provenance: dict[str, Any]  # of the process that timed, and of gapbench's own
+    provenance: dict[str, Any]  # of the process that timed; each entry has the versions of its own
     dataset: str
     heads: tuple[str, ...]
     sizes_px: tuple[PositiveInt, ...]

@@ -26,7 +26,7 @@ from gapbench.data import batches, load, split
 from gapbench.progress import watch_cells
 from gapbench.race import REFERENCE, Entry, Race, write_race
 from gapbench.records import provenance
-from gapbench.spec import RunSpec, UserError
+from gapbench.spec import RunSpec, UserError, validate
 from gapbench.sweep import find_experiment
 from gapbench.train import init_state
 from gapbench.weights import export_weights
@@ -146,6 +146,11 @@ class Entrant:
         return Entry(**{name: getattr(self, name) for name in Entry.model_fields})
 
 
+def placed(entrant: Entrant) -> str:
+    """Processes × threads of each."""
+    return f"{entrant.processes} × {entrant.threads}"
+
+
 def make_entrants(torch_python: Path, steps: int, cores: int) -> list[Entrant]:
     """Every way; those of PyTorch say so where it is not installed."""
     entrants = [
@@ -156,7 +161,7 @@ def make_entrants(torch_python: Path, steps: int, cores: int) -> list[Entrant]:
                 "PyTorch", f"PyTorch {way}", f"torch_rival:{way}", processes, cores // processes, steps, torch_python
             )
             for way in ("eager", "compile")
-            for processes in (1, cores)
+            for processes in dict.fromkeys((1, cores))
         ),
         Entrant(REFERENCE, REFERENCE, "gapbench_rival", cores, 1, steps),
     ]
@@ -175,15 +180,15 @@ def largest_difference(losses: dict[str, list[float]], reference: dict[str, list
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
-def check_losses(entrants: list[Entrant]) -> None:
+def check_losses(entrants: list[Entrant], progress: Callable[[str], None]) -> None:
     """Every entrant's first losses against gapbench's; raises UserError naming one that computes something else."""
-    losses = {entrant.name: entrant.attempt(entrant.train, CHECKED_STEPS) for entrant in entrants}
-    if losses[REFERENCE] is None:
-        reason = next(entrant.reason for entrant in entrants if entrant.name == REFERENCE)
-        raise UserError(f"{REFERENCE} itself failed: {reason}")
-    for entrant in entrants:
-        if losses[entrant.name] is not None:
-            difference = entrant.loss_difference = largest_difference(losses[entrant.name], losses[REFERENCE])
+    expected: dict[str, list[float]] = {}
+    for entrant in sorted(entrants, key=lambda entrant: entrant.rival != REFERENCE):  # gapbench first
+        progress(f"compare {CHECKED_STEPS} losses: {entrant.name}, {placed(entrant)}")
+        losses = entrant.attempt(entrant.train, CHECKED_STEPS)
+        expected = expected or losses
+        if losses is not None:
+            difference = entrant.loss_difference = largest_difference(losses, expected)
             if not difference <= TOLERANCE:
                 raise UserError(f"{entrant.name} computes something else: its losses differ by {difference:.2g}")
 
@@ -202,41 +207,41 @@ def started(entrants: list[Entrant], cells: list[Cell], folder: Path, cores: lis
 
 def race(specs: list[RunSpec], entrants: list[Entrant], cores: list[int], rounds: int, log: Any) -> Race:
     """Check, warm up every shape, then sample in rounds; the matmul peak of the cores once a round."""
-    reference = next(entrant for entrant in entrants if entrant.name == REFERENCE)
-    peaks = []
-    with tempfile.TemporaryDirectory() as scratch, watch_cells(2 + (rounds + 1) * len(entrants)) as progress:
+    source, peaks = provenance(), []  # of the code as it is now
+    reference = next(entrant for entrant in entrants if entrant.rival == REFERENCE)
+    with tempfile.TemporaryDirectory() as scratch, watch_cells(1 + (rounds + 2) * len(entrants)) as progress:
         progress("export weights and batches")
         cells = [export_cell(spec, Path(scratch)) for spec in specs]
         with started(entrants, cells, Path(scratch), cores, log):
-            progress(f"compare {CHECKED_STEPS} losses")
-            check_losses(entrants)
+            check_losses(entrants, progress)
             for entrant in entrants:
-                progress(f"warm up: {entrant.name}")
+                progress(f"warm up: {entrant.name}, {placed(entrant)}")
                 entrant.attempt(entrant.train, entrant.steps)
             for i in range(rounds):
                 peaks.append(tuple(reference.ask(peak=True)))
                 for entrant in entrants[:: -1 if i % 2 else 1]:
-                    progress(f"round {i + 1} of {rounds}: {entrant.name}, {entrant.processes} × {entrant.threads}")
+                    progress(f"round {i + 1} of {rounds}: {entrant.name}, {placed(entrant)}")
                     entrant.attempt(entrant.time)
     counts = [count_net(spec, cells[0].images.shape[-1], cells[0].classes) for spec in specs]
-    return Race(
-        provenance=provenance(),
-        dataset=specs[0].task.dataset,
-        heads=tuple(dict.fromkeys(spec.head for spec in specs)),
-        sizes_px=tuple(dict.fromkeys(spec.task.px for spec in specs)),
-        seeds=tuple(dict.fromkeys(spec.seed for spec in specs)),
-        backbone=specs[0].backbone,
-        recipe=specs[0].recipe,
-        flops_per_image=float(np.mean([3 * count.flops for count in counts if count])),
-        checked_steps=CHECKED_STEPS,
-        tolerance=TOLERANCE,
-        peaks=tuple(peaks),
-        entries=tuple(entrant.entry for entrant in entrants),
-    )
+    fields = {
+        "provenance": source,
+        "dataset": specs[0].task.dataset,
+        "heads": tuple(dict.fromkeys(spec.head for spec in specs)),
+        "sizes_px": tuple(dict.fromkeys(spec.task.px for spec in specs)),
+        "seeds": tuple(dict.fromkeys(spec.seed for spec in specs)),
+        "backbone": specs[0].backbone,
+        "recipe": specs[0].recipe,
+        "flops_per_image": float(np.mean([3 * count.flops for count in counts if count])),
+        "checked_steps": CHECKED_STEPS,
+        "tolerance": TOLERANCE,
+        "peaks": tuple(peaks),
+        "entries": tuple(entrant.entry for entrant in entrants),
+    }
+    return validate(Race, fields, "the race")
 
 
 def main() -> int:
-    """Exit 1 where a rival computes something else, 2 for bad input."""
+    """Exit 2, with one line, for bad input, or where a rival computes something else or gapbench itself fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="size_sweep", help="whose nets, data and recipe")
     parser.add_argument("--px", type=int, nargs="+", default=[14, 28])
@@ -246,7 +251,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/reproduced/speed"))
     parser.add_argument("--torch-python", type=Path, default=HERE.parent / ".venv-rivals/bin/python")
     given = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))[:2]
+    cores = sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))[:2]
     try:
         runs = find_experiment(given.experiment)[1].runs
         specs = [spec for spec in runs if spec.task.px in given.px and spec.seed < given.seeds]
@@ -256,7 +261,7 @@ def main() -> int:
         with open(given.out / "rivals.log", "w") as log:
             result = race(specs, make_entrants(given.torch_python, given.steps, len(cores)), cores, given.rounds, log)
         print(write_race(given.out, result))
-    except UserError as error:
+    except (UserError, RuntimeError) as error:
         print(f"bench-rivals: {error}", file=sys.stderr)
         return 2
     return 0

@@ -18,10 +18,11 @@ from typing import Any
 
 def set_threads(cores: set[int]) -> None:
     """Before JAX or PyTorch is imported: these cores, and as many threads."""
-    os.sched_setaffinity(0, cores)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
     os.environ |= {f"{library}_NUM_THREADS": str(len(cores)) for library in ("OMP", "OPENBLAS", "MKL")}
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compilers that stays
-    if len(cores) == 1:  # as gapbench.worker sets it
+    if len(cores) == 1:  # THREAD_FLAGS of gapbench.worker, which PyTorch's environment does not have
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 

@@ -70,6 +70,7 @@ def load(cells: list[Cell], way: str = "eager") -> Train:
     weights = [{name: torch.from_numpy(array) for name, array in cell.arrays.items()} for cell in cells]
     names = ("images", "labels", "order", "mean", "std")
     data = [[torch.from_numpy(getattr(cell, name)) for name in names] for cell in cells]
+    data = [[array.long() if array.dtype == torch.int32 else array for array in own] for own in data]  # for indexing
 
     def loss_fn(images: Tensor, labels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         x = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)  # a view: channels_last
@@ -78,7 +79,7 @@ def load(cells: list[Cell], way: str = "eager") -> Train:
     compute = {"eager": lambda f: f, "compile": lambda f: torch.compile(f, dynamic=False)}[way](loss_fn)
 
     def train_seed(steps: int, images: Tensor, labels: Tensor, order: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        optimizer, labels, losses = make_optimizer(net, cells[0].spec["recipe"]), labels.long(), []
+        optimizer, losses = make_optimizer(net, cells[0].spec["recipe"]), []
         for index, rate in zip(order[:steps], rates, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -19,6 +19,7 @@ from gapbench.report.readme import fill_blocks
 from gapbench.report.speed import race_frame, speed_block
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 from gapbench.sweep import ROOT
+from gapbench.worker import THREAD_FLAGS
 
 sys.path.insert(0, str(ROOT / "rivals"))
 import bench
@@ -26,7 +27,7 @@ import bench
 TORCH = Path(os.environ.get("RIVALS_PYTHON", ROOT / ".venv-rivals/bin/python"))
 STEPS = 20
 RECIPE = Recipe(peak_lr=3e-3, batch=16, steps=STEPS, eval_every=STEPS, warmup_steps=4)
-CORE = [min(os.sched_getaffinity(0))]
+CORE = [min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0]
 needs_torch = pytest.mark.skipif(not TORCH.exists(), reason="no PyTorch: make bench-rivals installs it")
 
 
@@ -117,6 +118,58 @@ def test_what_goes_wrong_in_a_rival_becomes_its_reason(cells: list[bench.Cell]) 
     assert entrant.attempt(entrant.train, STEPS) is None  # and is left alone from then on
 
 
+FAKE = """
+import numpy as np
+PACKAGES = ("numpy",)
+def load(cells, way="right"):
+    calls = []
+    def train(steps):
+        calls.append(steps)
+        if way == "dies" and len(calls) > 2:
+            raise MemoryError("no room left")
+        return np.full((len(cells), steps), 2.0004 if way == "wrong" else 2.0)
+    return train
+def measure_peak():
+    return 1e9
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Entrants that train nothing: gapbench in two processes, after others in the given ways."""
+    (tmp_path / "fake_rival.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ours = bench.Entrant("gapbench", "gapbench", "fake_rival", 2, 1, 5)
+    return lambda *ways: [*(bench.Entrant("PyTorch", way, f"fake_rival:{way}", 1, 2, 5) for way in ways), ours]
+
+
+def run_race(entrants: list[bench.Entrant]) -> Race:
+    specs = [spec_of(head, seed) for head in ("flatten", "gap") for seed in (0, 1)]
+    return bench.race(specs, entrants, CORE * 2, 3, subprocess.DEVNULL)
+
+
+def test_a_race_keeps_every_sample_and_the_reason_of_an_entry_that_fails_midway(fakes: Any) -> None:
+    race = run_race(fakes("right", "dies"))
+    assert [(e.name, e.status, len(e.samples_s)) for e in race.entries] == [
+        ("right", "ok", 3),
+        ("dies", "failed", 0),  # its third call was the first sample
+        ("gapbench", "ok", 3),
+    ]
+    assert race.entries[1].reason == "MemoryError: no room left"
+    assert race.entries[0].loss_difference == 0.0
+    assert race.entries[0].versions == {"numpy": np.__version__}
+    assert race.peaks == ((1e9, 1e9),) * 3
+    assert (race.heads, race.sizes_px, race.seeds) == (("flatten", "gap"), (8,), (0, 1))
+
+
+def test_a_rival_that_computes_something_else_ends_the_race(fakes: Any) -> None:
+    entrants = fakes("right", "wrong")
+    with pytest.raises(UserError, match=r"^wrong computes something else: its losses differ by 0\.0002"):
+        run_race(entrants)
+    assert not any(entrant.samples_s for entrant in entrants)
+    assert all(worker.process.poll() is not None for entrant in entrants for worker in entrant.workers)
+
+
 def test_without_pytorch_its_entries_say_so(tmp_path: Path) -> None:
     entrants = bench.make_entrants(tmp_path / "nowhere", 64, cores=2)
     missing = [entrant for entrant in entrants if entrant.status == "not_installed"]
@@ -124,6 +177,10 @@ def test_without_pytorch_its_entries_say_so(tmp_path: Path) -> None:
         (f"PyTorch {way}", *placed) for way in ("eager", "compile") for placed in ((1, 2), (2, 1))
     ]
     assert all("make bench-rivals" in entrant.entry.reason for entrant in missing)
+
+
+def test_a_pinned_process_has_the_thread_flags_of_a_sweeps_worker() -> None:
+    assert f'"{THREAD_FLAGS}"' in (ROOT / "rivals" / "serve.py").read_text()
 
 
 def test_the_library_imports_no_rival() -> None:
