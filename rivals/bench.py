@@ -33,8 +33,8 @@ from gapbench.weights import export_weights
 
 HERE = Path(__file__).parent
 CHECKED_STEPS, TOLERANCE = 20, 1e-4
-# Training is chaotic: at the sweep's own rate of 0.003, other orders of the same float32 sums grow to a loss difference of
-# 5e-3 in 20 steps (flatten, 28 px). At this one they stay below 3e-6, where 1 % more of it gives 2e-4 or more.
+# Training is chaotic: at the sweep's own rate of 0.003, another order of the same float32 sums grows to a difference of
+# 5e-3 in 20 losses (flatten, 28 px). At this one it stays below 3e-6, where 1 % more of the rate gives 2e-4 or more.
 PEAK_LR = 1e-4
 SCAN_STEPS = 2  # a convolution in a scan is so slow on a CPU that a sample of full length would take minutes
 

@@ -80,7 +80,8 @@ def race_table(race: Race) -> Table:
         f"Total training images per second of one sweep: {setting(race)}. All entries were warm at once and sampled in"
         " turn; the ratio is the median over rounds (n), its interval a percentile bootstrap over rounds. Before that,"
         f" {race.checked_steps} losses of every cell, from the same weights and batches, agreed to {race.tolerance:g}"
-        f" relative, at a peak learning rate of {race.recipe.peak_lr:g}. The matmul peak is what the cores reached together in a float32 matmul, and would train"
+        f" relative, at a peak learning rate of {race.recipe.peak_lr:g}."
+        " The matmul peak is what the cores reached together in a float32 matmul, and would train"
         f" {number(race.limit_images_per_s)} images per second at {number(race.flops_per_image / 1e6)} MFLOP an image"
         " (closed form, three forward passes)."
     )
