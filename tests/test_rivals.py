@@ -273,7 +273,7 @@ def test_the_report_of_a_race_is_a_table_and_a_figure_of_the_same_bytes_every_ti
     assert make_report(tmp_path)[1] == files
     assert set(make_report(tmp_path, plots=True)[1]) == set(files) - tables
     svg, table = (files[name].decode() for name in ("figures/rivals.svg", "tables/rivals.md"))
-    for text in ("gapbench is 2.00 [1.60, 2.50] times as fast", "failed", "limit: matmul peak", "PyTorch eager, 2 × 1"):
+    for text in ("200 (gapbench: × 2.00 [1.60, 2.50])", "failed", "limit: matmul peak", "PyTorch eager, 2 × 1"):
         assert text in svg
     for text in (
         "| failed: no compiler_found |",

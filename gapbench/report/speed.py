@@ -104,7 +104,7 @@ def draw_race(race: Race) -> Figure:
         values = race.images_per_s(entry)
         ax.barh(place, median, height=0.6, color=colour, alpha=0.35, linewidth=0)
         ax.plot(values, place + np.linspace(-0.18, 0.18, len(values)), "o", color=colour, markersize=5)
-        text = "" if ours else f": {REFERENCE} is {versus(row)} times as fast"
+        text = "" if ours else f" ({REFERENCE}: × {versus(row)})"
         end = max(float(values.max()), median)
         ax.text(end + 0.015 * limit, place, f"{number(median)}{text}", va="center", fontsize=10)
     mark_limit(ax, limit)
