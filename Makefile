@@ -1,24 +1,26 @@
 # gapbench: every target makes the environment it needs (.venv) on a bare machine. `make help` lists them.
 EXPERIMENT ?= size_sweep
 NAME := $(basename $(notdir $(EXPERIMENT)))
-PUBLISHED := $(sort $(dir $(wildcard results/published/*/experiment.json)))
+PUBLISHED := $(sort $(dir $(wildcard results/published/*/experiment.json results/published/*/rivals.json)))
 BIN := .venv/bin
 STAMP := .venv/installed
+RIVALS := .venv-rivals/installed
+OUT ?= results/reproduced/speed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test report plots check notebooks bench lint lock clean
+.PHONY: help reproduce test report plots check notebooks bench bench-rivals lint lock clean
 
-# The newest Python from 3.13 down to 3.11 that starts, on PATH and then among pyenv's. PYTHON=... overrides.
-FIND_PYTHON = for v in 3.13 3.12 3.11; do \
+# The first of these versions of Python that starts, on PATH and then among pyenv's. PYTHON=... overrides.
+find_python = for v in $(1); do \
   for p in python$$v $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python 2>/dev/null | sort -rV); do \
     $$p -c "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != tuple(map(int, '$$v'.split('.'))))" \
       >/dev/null 2>&1 && { command -v $$p; exit 0; }; done; done; exit 1
 
 help: ## list the targets and what each costs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
-	@python="$${PYTHON:-$$($(FIND_PYTHON))}" && [ -n "$$python" ] || { \
+	@python="$${PYTHON:-$$($(call find_python,3.13 3.12 3.11))}" && [ -n "$$python" ] || { \
 	  echo "no Python from 3.11 to 3.13 found on PATH or in pyenv: install one, or make PYTHON=/path/to/python" >&2; exit 1; }; \
 	  echo "installing into .venv with $$($$python --version)"; \
 	  rm -rf .venv && $$python -m venv .venv && \
@@ -52,6 +54,21 @@ notebooks: $(STAMP) ## execute the four notebooks on the published records: abou
 bench: $(STAMP) ## throughput of the pair on this machine's devices, by input size and batch: about 5 min on a CPU core
 	$(BIN)/gapbench time --px 14 28 56 --batch 16 32 64 128 256 512 --out results/reproduced/bench
 
+# PyTorch in an environment of its own: it and JAX need not agree on versions, and the lock stays without it.
+$(RIVALS): $(STAMP)
+	@python="$$($(call find_python,3.11 3.12 3.13))" && [ -n "$$python" ] && \
+	  echo "installing PyTorch into .venv-rivals with $$($$python --version)" && \
+	  rm -rf .venv-rivals && $$python -m venv .venv-rivals && \
+	  .venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check numpy $$($(BIN)/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['rivals'])") || \
+	  { rm -rf .venv-rivals; exit 1; }
+	@touch $@
+
+bench-rivals: $(STAMP) ## the same sweep trained by Flax's and PyTorch's users, interleaved: about 20 min on two cores, into OUT=results/reproduced/speed
+	@$(MAKE) --no-print-directory $(RIVALS) || echo "PyTorch could not be installed: its rows will say so" >&2
+	$(BIN)/python rivals/bench.py --out $(OUT)
+	$(BIN)/gapbench report $(OUT)
+
 lint: $(STAMP) ## ruff and mypy: 20 s
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,7 +76,7 @@ lint: $(STAMP) ## ruff and mypy: 20 s
 
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --all-extras pyproject.toml --output-file requirements.lock
+	  --extra notebooks --extra dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove what was reproduced here, the environment and caches
-	rm -rf .venv results/reproduced .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-rivals results/reproduced .pytest_cache .mypy_cache .ruff_cache

@@ -61,7 +61,8 @@ def report(
             stale += [str(target / name) for name in differing(target, files)]
         else:
             write_files(target, files)
-            print("\n".join([*verdict_lines(evidence), f"  -> {target if plots else target / 'index.html'}"]))
+            page = target / "index.html" if "index.html" in files else target
+            print("\n".join([*verdict_lines(evidence), f"  -> {page}"]))
     if readme:
         stale += fill_blocks(readme, everything, write=not check)
     for name in stale if check else ():
@@ -75,7 +76,7 @@ def report(
 def folder_of(name: str) -> Path:
     """A folder of records, given as such or as an experiment's name."""
     for path in (Path(name), REPRODUCED / name, PUBLISHED / name):
-        if (path / "experiment.json").is_file():
+        if any((path / declared).is_file() for declared in ("experiment.json", "rivals.json")):
             return path
     raise UserError(f"no records in {name!r}: neither a folder with an experiment.json nor an experiment that was run")
 

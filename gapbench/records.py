@@ -126,7 +126,7 @@ def source_state() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    changes = git("status", "--porcelain", "--", "gapbench", "experiments", "requirements.lock")
+    changes = git("status", "--porcelain", "--", "gapbench", "experiments", "rivals", "requirements.lock")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 

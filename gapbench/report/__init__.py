@@ -2,23 +2,31 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from gapbench.analysis.claims import Card
 from gapbench.analysis.evidence import Evidence, load_evidence
+from gapbench.race import FILE, Race, load_race
 from gapbench.records import write_bytes
-from gapbench.report.figures import make_figures
+from gapbench.report.figures import make_figures, render
 from gapbench.report.page import render_page
+from gapbench.report.speed import draw_race, race_table, speed_lines
+from gapbench.report.table import Table
 from gapbench.report.tables import make_tables
 
 
-def make_report(folder: Path, plots: bool = False) -> tuple[Evidence, dict[str, bytes]]:
-    """A folder's evidence and, by path inside the folder, every file derived from it (or the figures alone).
+def make_report(folder: Path, plots: bool = False) -> tuple[Evidence | Race, dict[str, bytes]]:
+    """A folder's evidence or race and, by path inside the folder, every file derived from it (or the figures alone).
 
     Raises:
-      UserError: what `load_evidence` raises.
+      UserError: what `load_evidence` or `load_race` raises.
     """
+    if (folder / FILE).is_file():
+        race = load_race(folder)
+        files = draw_files({"rivals": render(draw_race, race)})
+        return race, files if plots else table_files([race_table(race)]) | files
     evidence = load_evidence(folder)
     return evidence, draw_files(make_figures(evidence)) if plots else build_files(evidence)
 
@@ -32,14 +40,19 @@ def build_files(evidence: Evidence) -> dict[str, bytes]:
     """Tables, figures, claims and the page by path."""
     tables, figures = make_tables(evidence), make_figures(evidence)
     files = {"claims.json": claims_json(evidence.cards), "index.html": render_page(evidence, tables, figures)}
-    for table in tables:
-        for kind, text in (("csv", table.csv), ("md", table.markdown), ("tex", table.latex)):
-            files[f"tables/{table.name}.{kind}"] = text
-    return {name: text.encode() for name, text in files.items()} | draw_files(figures)
+    return {name: text.encode() for name, text in files.items()} | table_files(tables) | draw_files(figures)
 
 
-def verdict_lines(evidence: Evidence) -> list[str]:
-    """One line a claim: the verdict over all sizes, and the sizes behind it."""
+def table_files(tables: Sequence[Table]) -> dict[str, bytes]:
+    """The tables by path."""
+    texts = ((table.name, (("csv", table.csv), ("md", table.markdown), ("tex", table.latex))) for table in tables)
+    return {f"tables/{name}.{kind}": text.encode() for name, kinds in texts for kind, text in kinds}
+
+
+def verdict_lines(evidence: Evidence | Race) -> list[str]:
+    """One line a claim: the verdict over all sizes, and the sizes behind it; of a race, one line an entry."""
+    if isinstance(evidence, Race):
+        return speed_lines(evidence)
     overall = [card for card in evidence.cards if card.px is None]
     return [f"{evidence.name}: {card.claim} {card.title}: {card.outcome} ({card.note})" for card in overall]
 

@@ -39,7 +39,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 8.0  # inches, at a font that is still readable at half of it
 
 
-def render(draw: Callable[[Evidence], Figure], evidence: Evidence) -> dict[str, bytes]:
+def render(draw: Callable[[Any], Figure], evidence: Any) -> dict[str, bytes]:
     """The figure as `png` and `svg` bytes, without dates or versions in them."""
     with plt.rc_context(STYLE):
         figure = draw(evidence)

@@ -4,13 +4,16 @@ A block stands between `<!-- generated: NAME -->` and `<!-- end -->`; what is be
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gapbench.analysis.claims import CLAIMS, Card, overall
 from gapbench.analysis.evidence import Evidence
+from gapbench.race import Race
 from gapbench.records import write_text
 from gapbench.report.page import MARKS
+from gapbench.report.speed import speed_block
 from gapbench.spec import UserError
 
 ANSWERS = {"yes": "✓", "no": "✗", "unknown": "?"}
@@ -54,10 +57,20 @@ def conditions(found: list[Evidence]) -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS: dict[str, Callable[[list[Evidence]], str]] = {"verdicts": verdicts, "conditions": conditions}
+BLOCKS: dict[str, tuple[type, Callable[[list[Any]], str]]] = {  # by name: what it is made of, and how
+    "verdicts": (Evidence, verdicts),
+    "conditions": (Evidence, conditions),
+    "speed": (Race, speed_block),
+}
 
 
-def fill_blocks(readme: Path, evidence: list[Evidence], write: bool) -> list[str]:
+def make_block(name: str, found: Sequence[Evidence | Race]) -> str:
+    """The text between the marks of a block."""
+    kind, make = BLOCKS[name]
+    return make([one for one in found if isinstance(one, kind)])
+
+
+def fill_blocks(readme: Path, found: Sequence[Evidence | Race], write: bool) -> list[str]:
     """Replace every generated block; returns the file's name if that changed it, and writes it only on `write`.
 
     Raises:
@@ -73,7 +86,7 @@ def fill_blocks(readme: Path, evidence: list[Evidence], write: bool) -> list[str
     for name in names:
         if not re.search(rf"<!-- generated: {name} -->\n((?!<!-- generated).)*?<!-- end -->", old, re.DOTALL):
             raise UserError(f"{readme}: the block {name!r} has no <!-- end -->")
-    new = BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]](evidence) + block[3], old)
+    new = BLOCK.sub(lambda block: block[1] + make_block(block[2], found) + block[3], old)
     if new != old and write:
         write_text(readme, new)
     return [str(readme)] if new != old else []

@@ -1,0 +1,48 @@
+"""gapbench itself: per step exactly what a sweep's worker does (`gapbench.train.train_run`), without its evaluations.
+
+All calls into the library's training stand here.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cell import Cell, Train
+
+from gapbench.keys import key_for
+from gapbench.spec import RunSpec
+from gapbench.throughput import measure_peaks
+from gapbench.train import TrainState, compile_program, init_state
+from gapbench.weights import import_weights
+
+PACKAGES = ("flax", "jax", "optax")
+
+
+def init_from(cell: Cell, spec: RunSpec) -> TrainState:
+    """The state at step 0, with the cell's weights instead of its own."""
+    _, state = init_state(spec, cell.images.shape[-1], cell.classes)
+    return state._replace(params=import_weights(cell.weights, state.params))
+
+
+def load(cells: list[Cell]) -> Train:
+    """One seed after another; a pinned process each for two halves of the seeds."""
+    specs = [RunSpec(**cell.spec) for cell in cells]
+    program = compile_program(specs[0].model_copy(update={"seed": 0}), cells[0].images.shape[-1], cells[0].classes)
+    states = [init_from(cell, spec) for cell, spec in zip(cells, specs, strict=True)]
+
+    def train(steps: int) -> np.ndarray:
+        losses = []
+        for cell, spec, start in zip(cells, specs, states, strict=True):
+            state, pending = jax.tree.map(jnp.copy, start), []  # a step's input is donated
+            moments, key = (jnp.asarray(cell.mean), jnp.asarray(cell.std)), key_for(spec.seed, "dropout")
+            for index in cell.order[:steps]:
+                state, loss = program.step(state, cell.images[index], cell.labels[index], moments, key)
+                pending.append(loss)
+            losses.append(jax.device_get(pending))
+        return np.array(losses)
+
+    return train
+
+
+def measure_peak() -> float:
+    """FLOP/s of a float32 matmul on this process's core."""
+    return measure_peaks().matmul_flops_per_s

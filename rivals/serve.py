@@ -1,0 +1,65 @@
+"""One process of one rival: pins itself, loads, then answers a JSON line on stdout for each on stdin until that ends.
+
+    python rivals/serve.py torch_rival:compile FOLDER --cores 0,1 --cells 14px-gap-s0,14px-gap-s1
+
+`{"train": 20}` trains every cell from its initial weights and answers with its losses; `{"peak": true}` measures the
+core. A process that waits computes nothing.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def set_threads(cores: set[int]) -> None:
+    """Before JAX or PyTorch is imported: these cores, and as many threads."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    os.environ |= {f"{library}_NUM_THREADS": str(len(cores)) for library in ("OMP", "OPENBLAS", "MKL")}
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compilers that stays
+    if len(cores) == 1:  # THREAD_FLAGS of gapbench.worker, which PyTorch's environment does not have
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+
+
+def main() -> None:
+    """Answer until stdin ends; whatever goes wrong is an answer too, and the last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rival", help="a file of this folder, and after a colon which of its ways")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cores", required=True)
+    parser.add_argument("--cells", required=True)
+    given = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not look like an answer
+    try:
+        set_threads({int(core) for core in given.cores.split(",")})
+        name, *way = given.rival.split(":")
+        rival: Any = importlib.import_module(name)
+        from cell import group_seeds, read_cell
+
+        groups = group_seeds(read_cell(given.folder, cell) for cell in given.cells.split(","))
+        trains = [(group, rival.load(group, *way)) for group in groups]
+        print(json.dumps({package: importlib.metadata.version(package) for package in rival.PACKAGES}), file=answers)
+        for line in sys.stdin:
+            command = json.loads(line)
+            answer: Any = {}
+            if "peak" in command:
+                answer = rival.measure_peak()
+            else:
+                for group, train in trains:
+                    losses = train(command["train"])
+                    answer |= {cell.name: own for cell, own in zip(group, losses.tolist(), strict=True)}
+            print(json.dumps(answer), file=answers)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        print(json.dumps({"error": f"{type(error).__name__}: {first}"}), file=answers)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""The rivals compute what gapbench computes, the race's record refuses what is not whole, and its report is exact."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records_maker import PROVENANCE
+
+from gapbench import cli
+from gapbench.race import FILE, Entry, Race, load_race, write_race
+from gapbench.report import make_report
+from gapbench.report.readme import fill_blocks
+from gapbench.report.speed import race_frame, speed_block
+from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
+from gapbench.sweep import ROOT
+from gapbench.worker import THREAD_FLAGS
+
+sys.path.insert(0, str(ROOT / "rivals"))
+import bench
+
+TORCH = Path(os.environ.get("RIVALS_PYTHON", ROOT / ".venv-rivals/bin/python"))
+STEPS = 20
+RECIPE = Recipe(peak_lr=1e-3, batch=16, steps=STEPS, eval_every=STEPS, warmup_steps=4)
+CORE = [min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0]
+needs_torch = pytest.mark.skipif(not TORCH.exists(), reason="no PyTorch: make bench-rivals installs it")
+
+
+def spec_of(head: str, seed: int) -> RunSpec:
+    task, backbone = Task(dataset="digits", px=8, train_images=100), Backbone(width=4, stages=2)
+    return RunSpec(task=task, backbone=backbone, head=head, recipe=RECIPE, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[bench.Cell]:
+    """Two seeds of one head and one of the other, exported."""
+    folder = tmp_path_factory.mktemp("cells")
+    return [bench.export_cell(spec_of(*what), folder) for what in (("flatten", 0), ("flatten", 1), ("gap", 0))]
+
+
+def losses_of(way: str, cells: list[bench.Cell], python: Path = Path(sys.executable)) -> Any:
+    """The losses of every cell, by a process of `serve.py`, as the bench asks for them."""
+    entrant = bench.Entrant("rival", "rival", way, 1, 1, STEPS, python)
+    try:
+        entrant.start(cells, cells[0].weights.parent, CORE, subprocess.DEVNULL)
+        first = entrant.train(STEPS)
+        assert entrant.train(STEPS) == first  # again from the initial weights
+    finally:
+        entrant.stop()
+    return first
+
+
+@pytest.fixture(scope="module")
+def by_gapbench(cells: list[bench.Cell]) -> Any:
+    """Its losses; those named `changed` start from one weight that is another."""
+    cell = cells[2]
+    changed = cell._replace(name="changed", weights=cell.weights.with_name("changed.npz"))
+    arrays = cell.arrays
+    arrays["backbone/convs/0/kernel"][0, 0, 0, 0] += 0.01
+    np.savez(changed.weights, **arrays)
+    bench.write_cell(cell.weights.parent, changed)
+    return losses_of("gapbench_rival", [*cells, changed])
+
+
+@pytest.fixture(scope="module")
+def reference(by_gapbench: Any) -> Any:
+    return {name: losses for name, losses in by_gapbench.items() if name != "changed"}
+
+
+@pytest.mark.parametrize("way", ["textbook_flax", "scan_flax"])
+def test_a_rival_in_flax_has_the_losses_of_gapbench(way: str, cells: list[bench.Cell], reference: Any) -> None:
+    losses = losses_of(way, cells)
+    assert {name: len(own) for name, own in losses.items()} == {cell.name: STEPS for cell in cells}
+    assert bench.largest_difference(losses, reference) <= bench.TOLERANCE
+
+
+@needs_torch
+def test_pytorch_has_the_losses_of_gapbench(cells: list[bench.Cell], reference: Any) -> None:
+    assert bench.largest_difference(losses_of("torch_rival:eager", cells, TORCH), reference) <= bench.TOLERANCE
+
+
+def test_the_losses_are_those_of_training(reference: Any) -> None:
+    for own in reference.values():
+        assert np.mean(own[-5:]) < 0.99 * np.mean(own[:5])  # 20 equal losses would prove nothing
+    assert len({tuple(own) for own in reference.values()}) == 3
+
+
+def test_a_changed_weight_fails_the_comparison(cells: list[bench.Cell], by_gapbench: Any) -> None:
+    name = cells[2].name
+    changed, own = {name: by_gapbench["changed"]}, {name: by_gapbench[name]}
+    assert bench.largest_difference(changed, own) > bench.TOLERANCE
+
+
+@pytest.mark.parametrize("losses", [{"a": [1.0, np.nan]}, {"b": [1.0, 2.0]}, {}])
+def test_a_loss_that_is_missing_or_no_number_is_infinitely_different(losses: Any) -> None:
+    assert bench.largest_difference(losses, {"a": [1.0, 2.0]}) == float("inf")
+
+
+def test_the_largest_relative_difference_is_found() -> None:
+    assert bench.largest_difference({"a": [1.0, 2.2], "b": [3.0, 4.0]}, {"a": [1.0, 2.0], "b": [3.0, 4.0]}) == (
+        pytest.approx(0.1)
+    )
+
+
+def test_what_goes_wrong_in_a_rival_becomes_its_reason(cells: list[bench.Cell]) -> None:
+    entrant = bench.Entrant("rival", "rival", "no_such_rival", 1, 1, STEPS)
+    try:
+        entrant.attempt(entrant.start, cells, cells[0].weights.parent, CORE, subprocess.DEVNULL)
+    finally:
+        entrant.stop()
+    assert (entrant.status, entrant.reason) == ("failed", "ModuleNotFoundError: No module named 'no_such_rival'")
+    assert entrant.entry.status == "failed"
+    assert entrant.attempt(entrant.train, STEPS) is None  # and is left alone from then on
+
+
+FAKE = """
+import numpy as np
+PACKAGES = ("numpy",)
+def load(cells, way="right"):
+    calls = []
+    def train(steps):
+        calls.append(steps)
+        if way == "dies" and len(calls) > 2:
+            raise MemoryError("no room left")
+        return np.full((len(cells), steps), 2.0004 if way == "wrong" else 2.0)
+    return train
+def measure_peak():
+    return 1e9
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Entrants that train nothing: gapbench in two processes, after others in the given ways."""
+    (tmp_path / "fake_rival.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ours = bench.Entrant("gapbench", "gapbench", "fake_rival", 2, 1, 5)
+    return lambda *ways: [*(bench.Entrant("PyTorch", way, f"fake_rival:{way}", 1, 2, 5) for way in ways), ours]
+
+
+def run_race(entrants: list[bench.Entrant]) -> Race:
+    specs = [spec_of(head, seed) for head in ("flatten", "gap") for seed in (0, 1)]
+    return bench.race(specs, entrants, CORE * 2, 3, subprocess.DEVNULL)
+
+
+def test_a_race_keeps_every_sample_and_the_reason_of_an_entry_that_fails_midway(fakes: Any) -> None:
+    race = run_race(fakes("right", "dies"))
+    assert [(e.name, e.status, len(e.samples_s)) for e in race.entries] == [
+        ("right", "ok", 3),
+        ("dies", "failed", 0),  # its third call was the first sample
+        ("gapbench", "ok", 3),
+    ]
+    assert race.entries[1].reason == "MemoryError: no room left"
+    assert race.entries[0].loss_difference == 0.0
+    assert race.entries[0].versions == {"numpy": np.__version__}
+    assert race.peaks == ((1e9, 1e9),) * 3
+    assert (race.heads, race.sizes_px, race.seeds) == (("flatten", "gap"), (8,), (0, 1))
+
+
+def test_a_rival_that_computes_something_else_ends_the_race(fakes: Any) -> None:
+    entrants = fakes("right", "wrong")
+    with pytest.raises(UserError, match=r"^wrong computes something else: its losses differ by 0\.0002"):
+        run_race(entrants)
+    assert not any(entrant.samples_s for entrant in entrants)
+    assert all(worker.process.poll() is not None for entrant in entrants for worker in entrant.workers)
+
+
+def test_without_pytorch_its_entries_say_so(tmp_path: Path) -> None:
+    entrants = bench.make_entrants(tmp_path / "nowhere", 64, cores=2)
+    missing = [entrant for entrant in entrants if entrant.status == "not_installed"]
+    assert [(e.name, e.processes, e.threads) for e in missing] == [
+        (f"PyTorch {way}", *placed) for way in ("eager", "compile") for placed in ((1, 2), (2, 1))
+    ]
+    assert all("make bench-rivals" in entrant.entry.reason for entrant in missing)
+
+
+def test_a_pinned_process_has_the_thread_flags_of_a_sweeps_worker() -> None:
+    assert f'"{THREAD_FLAGS}"' in (ROOT / "rivals" / "serve.py").read_text()
+
+
+def test_the_library_imports_no_rival() -> None:
+    imports = re.compile(r"^\s*(?:import|from) (\w+)", re.MULTILINE)
+    imported = {name for path in (ROOT / "gapbench").rglob("*.py") for name in imports.findall(path.read_text())}
+    assert "jax" in imported
+    assert not imported & {"torch", "rivals", *(path.stem for path in (ROOT / "rivals").glob("*.py"))}
+
+
+# A made-up race: 2 heads, 2 sizes, 2 seeds, batches of 10 and 5 steps are 400 images a sample.
+FIELDS: dict[str, Any] = {
+    "provenance": PROVENANCE,
+    "dataset": "mnist5k",
+    "heads": ("flatten", "gap"),
+    "sizes_px": (14, 28),
+    "seeds": (0, 1),
+    "backbone": Backbone(width=4, stages=1),
+    "recipe": Recipe(peak_lr=1e-2, batch=10, steps=100, eval_every=10),
+    "flops_per_image": 1e6,
+    "checked_steps": 20,
+    "tolerance": 1e-4,
+    "peaks": ((5e8, 4e8), (5e8, 5e8), (4e8, 5e8)),  # FLOP/s: at best 1e9 / 1e6 = 1,000 images a second
+}
+
+
+def entry(rival: str, name: str, samples_s: tuple[float, ...], **fields: Any) -> dict[str, Any]:
+    timed = {"status": "ok", "loss_difference": 1e-6, "samples_s": samples_s}
+    return {"rival": rival, "name": name, "processes": 2, "threads": 1, "steps": 5, **timed, **fields}
+
+
+ENTRIES = (
+    entry("scan Flax", "scan Flax", (10.0, 10.0, 10.0), processes=1, threads=2, steps=1),  # 80 images: 8 a second
+    entry("PyTorch", "PyTorch eager", (2.0, 1.6, 2.0), versions={"torch": "9.9"}),  # 200, 250, 200 a second
+    entry("PyTorch", "PyTorch compile", (), status="failed", reason="no compiler_found", loss_difference=None),
+    entry("gapbench", "gapbench", (1.0, 1.0, 0.8)),  # 400, 400, 500 a second
+)
+
+
+def made_up(**fields: Any) -> Race:
+    return Race(**{**FIELDS, "entries": ENTRIES, **fields})
+
+
+def test_images_limit_and_ratios_follow_from_the_samples() -> None:
+    race = made_up()
+    scan, eager, _, ours = race.entries
+    assert race.images_per_s(ours).tolist() == [400.0, 400.0, 500.0]
+    assert race.images_per_s(scan).tolist() == [8.0, 8.0, 8.0]
+    assert race.ratios(eager).tolist() == [2.0, 1.6, 2.5]
+    assert race.limit_images_per_s == 1000.0
+    rows = race_frame(race)
+    assert rows["name"].tolist() == ["gapbench", "PyTorch eager", "scan Flax", "PyTorch compile"]
+    assert rows.loc[1, ["estimate", "low", "high", "n"]].tolist() == [2.0, 1.6, 2.5, 3]
+    assert rows.loc[0, ["estimate", "of_matmul_peak"]].tolist() == [1.0, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("which", "changed", "message"),
+    [
+        (1, {"samples_s": (2.0, 1.6)}, "a round has one sample of each"),
+        (1, {"loss_difference": 2e-4}, "loss_difference of PyTorch eager is above"),
+        (1, {"loss_difference": None}, "given when the status is ok"),
+        (1, {"reason": "but why"}, "given when the status is ok"),
+        (2, {"reason": ""}, "given when the status is ok"),
+        (3, {"status": "failed", "reason": "?", "samples_s": (), "loss_difference": None}, "gapbench is not among"),
+        (0, {"samples_s": (10.0, -1.0, 10.0)}, "greater than 0"),
+        (0, {"speed": 3}, "Extra inputs"),
+    ],
+)
+def test_a_race_that_is_not_whole_is_refused(which: int, changed: dict[str, Any], message: str) -> None:
+    entries = [{**each, **changed} if i == which else each for i, each in enumerate(ENTRIES)]
+    with pytest.raises(ValueError, match=message):
+        made_up(entries=entries)
+
+
+def test_a_race_is_read_back_as_it_was_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    race = made_up()
+    path = write_race(tmp_path, race)
+    assert load_race(tmp_path) == race
+    assert len(path.read_text().splitlines()) == len(FIELDS) + 1 + len(ENTRIES) + 4  # schema; braces and brackets
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(UserError, match=rf"{FILE}: not readable.*make bench-rivals"):
+        load_race(tmp_path)
+
+
+def test_the_report_of_a_race_is_a_table_and_a_figure_of_the_same_bytes_every_time(tmp_path: Path) -> None:
+    write_race(tmp_path, made_up())
+    _, files = make_report(tmp_path)
+    tables = {f"tables/rivals.{kind}" for kind in ("csv", "md", "tex")}
+    assert set(files) == tables | {"figures/rivals.png", "figures/rivals.svg"}
+    assert make_report(tmp_path)[1] == files
+    assert set(make_report(tmp_path, plots=True)[1]) == set(files) - tables
+    svg, table = (files[name].decode() for name in ("figures/rivals.svg", "tables/rivals.md"))
+    for text in ("200 (gapbench: × 2.00 [1.60, 2.50])", "failed", "limit: matmul peak", "PyTorch eager, 2 × 1"):
+        assert text in svg
+    for text in (
+        "| failed: no compiler_found |",
+        "2.00 [1.60, 2.50]",
+        "40.00 %",
+        "torch 9.9",
+        "1,000 images per second",
+    ):
+        assert text in table
+
+
+def test_another_sample_gives_other_bytes(tmp_path: Path) -> None:
+    write_race(tmp_path, made_up())
+    _, files = make_report(tmp_path)
+    changed = [{**each, "samples_s": (9.0, 10.0, 10.0)} if i == 0 else each for i, each in enumerate(ENTRIES)]
+    write_race(tmp_path, made_up(entries=changed))
+    other = make_report(tmp_path)[1]
+    assert {name for name in files if files[name] == other[name]} <= {"tables/rivals.md", "tables/rivals.tex"}
+
+
+def test_the_command_reports_and_checks_a_race(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_race(tmp_path, made_up())
+    assert cli.main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "speed: PyTorch eager, 2 × 1: 200 images/s, gapbench / this 2.00 [1.60, 2.50]" in printed
+    assert "PyTorch compile, 2 × 1: – images/s, gapbench / this – (failed: no compiler_found)" in printed
+    assert cli.main(["report", str(tmp_path), "--check"]) == 0
+    (tmp_path / "tables/rivals.csv").write_text("")
+    assert cli.main(["report", str(tmp_path), "--check"]) == 1
+
+
+def test_the_readme_shows_each_rival_at_its_best(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("<!-- generated: speed -->\n<!-- end -->\n")
+    fill_blocks(path, [], write=True)
+    assert "Not measured yet: `make bench-rivals`" in path.read_text()
+    fill_blocks(path, [made_up()], write=True)
+    lines = [line for line in path.read_text().splitlines() if line.startswith("| ")]
+    assert lines[1:] == [
+        "| **gapbench** | 2 × 1 | 400 | – |",
+        "| PyTorch eager (the best of 2) | 2 × 1 | 200 | 2.00 [1.60, 2.50] |",
+        "| scan Flax | 1 × 2 | 8.00 | 50.0 [50.0, 62.5] |",
+    ]
+    nothing = entry("PyTorch", "PyTorch eager", (), status="not_installed", reason="none", loss_difference=None)
+    assert "| PyTorch eager | 2 × 1 | not installed | – |" in speed_block([made_up(entries=[nothing, ENTRIES[3]])])
+
+
+def test_an_entry_keeps_every_sample() -> None:
+    assert json.loads(Entry(**ENTRIES[1]).model_dump_json())["samples_s"] == [2.0, 1.6, 2.0]
