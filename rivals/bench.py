@@ -1,6 +1,6 @@
 """How fast is the same sweep trained in other ways? Every rival from the same weights and batches, interleaved.
 
-    make bench-rivals                    # about 15 min on two cores; writes results/reproduced/speed
+    make bench-rivals                    # about 20 min on two cores; writes results/reproduced/speed
 
 First 20 losses of every cell must agree with gapbench's to 1e-4; only then is anything timed.
 """

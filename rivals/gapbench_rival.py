@@ -3,6 +3,12 @@
 All calls into the library's training stand here.
 """
 
+import os
+
+from gapbench.worker import xla_flags
+
+os.environ["XLA_FLAGS"] = xla_flags()  # as `pin_process` does, before JAX starts
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +17,7 @@ from cell import Cell, Train
 from gapbench.keys import key_for
 from gapbench.spec import RunSpec
 from gapbench.throughput import measure_peaks
-from gapbench.train import TrainState, compile_program, init_state
+from gapbench.train import Constants, TrainState, compile_program, init_state, make_hyper
 from gapbench.weights import import_weights
 
 PACKAGES = ("flax", "jax", "optax")
@@ -26,16 +32,17 @@ def init_from(cell: Cell, spec: RunSpec) -> TrainState:
 def load(cells: list[Cell]) -> Train:
     """One seed after another; a pinned process each for two halves of the seeds."""
     specs = [RunSpec(**cell.spec) for cell in cells]
-    program = compile_program(specs[0].model_copy(update={"seed": 0}), cells[0].images.shape[-1], cells[0].classes)
+    program = compile_program(specs[0].program, cells[0].images.shape[-1], cells[0].classes)
     states = [init_from(cell, spec) for cell, spec in zip(cells, specs, strict=True)]
 
     def train(steps: int) -> np.ndarray:
         losses = []
         for cell, spec, start in zip(cells, specs, states, strict=True):
             state, pending = jax.tree.map(jnp.copy, start), []  # a step's input is donated
-            moments, key = (jnp.asarray(cell.mean), jnp.asarray(cell.std)), key_for(spec.seed, "dropout")
+            moments = (jnp.asarray(cell.mean), jnp.asarray(cell.std))
+            constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
             for index in cell.order[:steps]:
-                state, loss = program.step(state, cell.images[index], cell.labels[index], moments, key)
+                state, loss = program.step(state, cell.images[index], cell.labels[index], constants)
                 pending.append(loss)
             losses.append(jax.device_get(pending))
         return np.array(losses)

@@ -22,8 +22,6 @@ def set_threads(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
     os.environ |= {f"{library}_NUM_THREADS": str(len(cores)) for library in ("OMP", "OPENBLAS", "MKL")}
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compilers that stays
-    if len(cores) == 1:  # THREAD_FLAGS of gapbench.worker, which PyTorch's environment does not have
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from gapbench.report.readme import fill_blocks
 from gapbench.report.speed import race_frame, speed_block
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 from gapbench.sweep import ROOT
-from gapbench.worker import THREAD_FLAGS
 
 sys.path.insert(0, str(ROOT / "rivals"))
 import bench
@@ -179,8 +178,9 @@ def test_without_pytorch_its_entries_say_so(tmp_path: Path) -> None:
     assert all("make bench-rivals" in entrant.entry.reason for entrant in missing)
 
 
-def test_a_pinned_process_has_the_thread_flags_of_a_sweeps_worker() -> None:
-    assert f'"{THREAD_FLAGS}"' in (ROOT / "rivals" / "serve.py").read_text()
+def test_gapbench_s_own_process_runs_with_the_flags_of_a_sweep_s_worker() -> None:
+    code = "import gapbench_rival as g, os; assert os.environ['XLA_FLAGS'] == g.xla_flags()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "rivals", check=True)
 
 
 def test_the_library_imports_no_rival() -> None:
