@@ -44,7 +44,7 @@ class Entry(Declaration):
 class Race(Declaration):
     """Entries that trained the same cells, interleaved in rounds: in order, and back in the next round."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema")
+    schema_: Literal[2] = Field(default=2, alias="schema")
     provenance: dict[str, Any]  # of the process that timed; each entry has the versions of its own
     dataset: str
     heads: tuple[str, ...]
