@@ -119,7 +119,7 @@ def test_a_net_learns_32_images_by_heart(head: str, digits: Dataset) -> None:
     assert trained.final["train"].loss < 0.1
 
 
-def test_one_program_serves_every_step_and_every_seed(digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_program_serves_every_step_seed_learning_rate_decay_and_dropout_rate(digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     train_run(spec_of(seed=0), digits)
     before = compile_program.cache_info()
 
@@ -127,7 +127,7 @@ def test_one_program_serves_every_step_and_every_seed(digits: Dataset, caplog: p
         return [record.message for record in caplog.records if "train_step" in record.message]
 
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        train_run(spec_of(seed=1), digits)
+        train_run(spec_of(seed=1, peak_lr=0.02, weight_decay=0.1, dropout=0.1), digits)
         after = compile_program.cache_info()
         assert (after.hits, after.misses) == (before.hits + 1, before.misses)
         assert compiled() == []
