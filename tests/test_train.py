@@ -119,7 +119,9 @@ def test_a_net_learns_32_images_by_heart(head: str, digits: Dataset) -> None:
     assert trained.final["train"].loss < 0.1
 
 
-def test_one_program_serves_every_step_seed_learning_rate_decay_and_dropout_rate(digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_program_serves_every_step_seed_learning_rate_decay_and_dropout_rate(
+    digits: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     train_run(spec_of(seed=0), digits)
     before = compile_program.cache_info()
 

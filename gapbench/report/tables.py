@@ -132,8 +132,8 @@ def overfitting_table(evidence: Evidence) -> Table:
         "Overfit (train - test accuracy, both in eval mode) by input size; differences in percentage points. Overfit at"
         " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation,"
         " and (!) marks a size where the two have opposite signs. Between evaluations it is linear, from step 0 where"
-        " the first one is below that train loss; along training, test is a fixed stratified part of at most 2,000"
-        f" images. n below {len({s.seed for s in experiment.runs})}:"
+        " the first one is below that train loss; along training each split is seen through at most"
+        f" {experiment.runs[0].task.curve_images} images drawn by seed, at the last step whole. n below {len({s.seed for s in experiment.runs})}:"
         f" a run never reached that train loss. {setting(evidence)}"
     )
     return Table("overfitting", caption, raw, columns)
