@@ -133,8 +133,8 @@ def overfitting_table(evidence: Evidence) -> Table:
         " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation,"
         " and (!) marks a size where the two have opposite signs. Between evaluations it is linear, from step 0 where"
         " the first one is below that train loss; along training each split is seen through at most"
-        f" {experiment.runs[0].task.curve_images} images drawn by seed, at the last step whole. n below {len({s.seed for s in experiment.runs})}:"
-        f" a run never reached that train loss. {setting(evidence)}"
+        f" {experiment.runs[0].task.curve_images} images drawn by seed, at the last step whole. n below"
+        f" {len({s.seed for s in experiment.runs})}: a run never reached that train loss. {setting(evidence)}"
     )
     return Table("overfitting", caption, raw, columns)
 
