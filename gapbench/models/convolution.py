@@ -32,13 +32,14 @@ def shifts(x: Float[Array, "... H W C"], padding: str) -> list[Float[Array, "...
 
 
 def forward(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C K"], padding: str) -> Float[Array, "B H2 W2 K"]:
-    """On a CPU, one input channel becomes nine scaled images: XLA's convolution leaves most of a vector empty there.
+    """On a CPU, up to three channels become a sum of scaled planes: XLA's loop leaves most of a vector empty there.
 
-    Measured on one AVX2 core at 64×28×28×1: 0.3 ms against 3.0.
+    Measured on one AVX2 core: 9 to 12 times as fast for 64×28×28×1, 7 times for 64×32×32×3.
     """
-    if x.shape[-1] > 1 or jax.default_backend() != "cpu":
+    if x.shape[-1] > 3 or jax.default_backend() != "cpu":
         return convolve(x, kernel, padding)
-    return reduce(add, (s * k for s, k in zip(shifts(x, padding), kernel.reshape(9, 1, 1, 1, -1), strict=True)))
+    planes = (shifted[..., c : c + 1] for shifted in shifts(x, padding) for c in range(x.shape[-1]))
+    return reduce(add, (p * k for p, k in zip(planes, kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]), strict=True)))
 
 
 def backward(
