@@ -244,6 +244,11 @@ def evaluate_splits(
     return {name: evaluate(count, part.images, part.labels) for name, part in splits.items()}
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the host or a device had no room."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def hash_arrays(arrays: Any) -> str:
     """sha256 over the bytes of every leaf, 16 digits."""
     leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(jax.device_get(arrays))]

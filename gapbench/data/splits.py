@@ -29,7 +29,7 @@ class Split(NamedTuple):
 
     images: UInt8[np.ndarray, "N H W C"]
     labels: Int32[np.ndarray, "N"]
-    index: Int[np.ndarray, "N"]  # into the data set's training images, or for test into its test images
+    places: Int[np.ndarray, "N"]  # in the data set's training images, or for test in its test images
 
 
 @dataclass(frozen=True)
