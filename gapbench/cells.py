@@ -1,6 +1,6 @@
 """What a worker process does: train one spec, or a fleet of them, and write the records.
 
-JAX is imported inside functions alone: a worker is pinned before it starts.
+JAX is imported inside functions alone: `worker.start_worker` comes first.
 """
 
 import importlib.util
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from gapbench.cluster import initialize_cluster
 from gapbench.records import SCHEMA, Fleet, Record, write_record
 from gapbench.spec import RunSpec
-from gapbench.worker import start_worker
 
 if TYPE_CHECKING:
     from gapbench.data import Dataset
@@ -34,26 +33,23 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def find_platform(parent: int) -> str:
+def find_platform() -> str:
     """JAX's default platform on this machine, in a worker that may go on to train."""
-    start_worker(parent)
     import jax
 
     return jax.default_backend()
 
 
-def run_cell(spec: RunSpec, out: Path, experiment: Path, parent: int) -> Record:
+def run_cell(spec: RunSpec, out: Path, experiment: Path) -> Record:
     """Train one spec in a worker and write its record; what goes wrong in training is a record too."""
-    start_worker(parent)
     import_file(experiment)  # for what it registers
     record, timing = train_record(spec)
     write_record(out, record, timing)
     return record
 
 
-def train_alone(spec: RunSpec, experiment: Path | None, parent: int) -> Record:
+def train_alone(spec: RunSpec, experiment: Path | None) -> Record:
     """A record that is not written."""
-    start_worker(parent)
     if experiment:
         import_file(experiment)
     return train_record(spec)[0]
@@ -72,12 +68,11 @@ def train_record(spec: RunSpec) -> tuple[Record, dict[str, float]]:
     return trained_record(spec, dataset, trained), trained.timing
 
 
-def run_fleet(specs: Sequence[RunSpec], out: Path, experiment: Path, parent: int, pin: bool) -> None:
+def run_fleet(specs: Sequence[RunSpec], out: Path, experiment: Path) -> None:
     """Train specs of one program in a worker, and write each record as soon as its crew ends; news go to a file.
 
     In a cluster every process trains, and the first writes.
     """
-    start_worker(parent, pin)
     initialize_cluster()
     import jax
 

@@ -21,7 +21,7 @@ from gapbench.cells import NEWS, find_platform, import_file, run_cell, run_fleet
 from gapbench.cluster import is_follower
 from gapbench.records import Record, load_experiment, load_record, load_records, remove_parts, write_text
 from gapbench.spec import Experiment, RunSpec, UserError, explain
-from gapbench.worker import WORKER_ENV
+from gapbench.worker import WORKER_ENV, start_worker
 
 ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
 NEWS_S = 0.5  # between two looks at a fleet's news
@@ -143,16 +143,15 @@ def run_sweep(
             declare(experiment, out)
         if not todo:
             return
-        # Not joblib.Parallel: with one worker it would train in this very process, which start_worker is not for.
-        executor = get_reusable_executor(max_workers=workers, env=WORKER_ENV)
+        executor = start_workers(workers)
         try:
-            platform = "cpu" if driver == "steps" else executor.submit(find_platform, os.getpid()).result()
+            platform = "cpu" if driver == "steps" else executor.submit(find_platform).result()
             if driver == "steps" or (driver == "auto" and platform == "cpu"):
                 yield from () if follows else run_steps(executor, path, todo, out, workers)
             else:
                 executor.shutdown(wait=True, kill_workers=True)  # they are pinned, and hold the accelerator
-                executor = get_reusable_executor(max_workers=1, env=WORKER_ENV)
-                yield from run_fleets(executor, path, todo, out, pin=platform == "cpu")
+                executor = start_workers(1, pin=platform == "cpu")
+                yield from run_fleets(executor, path, todo, out)
         except TerminatedWorkerError as error:
             raise UserError(
                 "a worker was killed, perhaps for want of memory: the finished runs are kept; try fewer --workers"
@@ -163,24 +162,34 @@ def run_sweep(
                 remove_parts(out)
 
 
+def start_workers(workers: int, pin: bool = True) -> Any:
+    """Fresh processes, each made ready before its first task, so that none, idle or not, outlives this one.
+
+    Not joblib.Parallel: with one worker it would train in this very process, which `start_worker` is not for.
+    """
+    return get_reusable_executor(
+        max_workers=workers, env=WORKER_ENV, initializer=start_worker, initargs=(os.getpid(), pin)
+    )
+
+
 def run_steps(executor: Any, path: Path, todo: list[RunSpec], out: Path, workers: int) -> Generator[Record]:
     """One run a worker at a time, step by step."""
     waiting = iter(todo)
-    running = {executor.submit(run_cell, spec, out, path, os.getpid()) for spec in islice(waiting, workers)}
+    running = {executor.submit(run_cell, spec, out, path) for spec in islice(waiting, workers)}
     while running:  # no more cells submitted than workers: nothing is left to cancel when the sweep is stopped
         ended, running = wait(running, return_when=FIRST_COMPLETED)
-        running |= {executor.submit(run_cell, s, out, path, os.getpid()) for s in islice(waiting, len(ended))}
+        running |= {executor.submit(run_cell, s, out, path) for s in islice(waiting, len(ended))}
         yield from (cell.result() for cell in ended)
 
 
-def run_fleets(executor: Any, path: Path, todo: list[RunSpec], out: Path, pin: bool) -> Generator[Record | News]:
+def run_fleets(executor: Any, path: Path, todo: list[RunSpec], out: Path) -> Generator[Record | News]:
     """One fleet after the other, in one worker: a crash there is not one here, and costs a checkpoint's interval."""
     fleets: dict[RunSpec, list[RunSpec]] = {}
     for spec in todo:
         fleets.setdefault(spec.program, []).append(spec)
     read = 0
     for specs in fleets.values():
-        job = executor.submit(run_fleet, specs, out, path, os.getpid(), pin)
+        job = executor.submit(run_fleet, specs, out, path)
         ended = False
         while not ended:
             ended = bool(wait([job], timeout=NEWS_S).done)
@@ -239,9 +248,9 @@ def lock_folder(out: Path) -> Iterator[None]:
 
 def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
     """The record of one run, trained in a fresh worker and not written."""
-    executor = get_reusable_executor(max_workers=1, env=WORKER_ENV)
+    executor = start_workers(1)
     try:
-        record: Record = executor.submit(train_alone, spec, experiment, os.getpid()).result()
+        record: Record = executor.submit(train_alone, spec, experiment).result()
     finally:
         executor.shutdown(wait=True, kill_workers=True)
     return record
