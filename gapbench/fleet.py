@@ -191,7 +191,7 @@ def train_crew(
             clock.points += 1
             clock.eval_s += time.perf_counter() - begin
         setting.voice.tick(clock.step, recipe.steps, len(crew))
-        if setting.folder and time.monotonic() - written >= setting.checkpoint_s:
+        if setting.folder and is_due(setting, written):
             leaves = jax.tree.leaves(fetch((state, lost)))
             rows = [np.asarray(leaf)[: len(crew)] for leaf in leaves]
             save_checkpoint(setting.folder, clock.step + clock.points, Checkpoint(rows, asdict(clock)))
@@ -199,6 +199,12 @@ def train_crew(
     states = fetch(state)
     timing = {"compile_s": program.compile_s, "train_s": clock.train_s, "eval_s": clock.eval_s, "replicas": len(crew)}
     return [finish(clock, r, replica, timing, states) for r, replica in enumerate(replicas)], resumed
+
+
+def is_due(setting: Setting, written: float) -> bool:
+    """Whether the time for a checkpoint has come, by the clock of the first host."""
+    due = np.asarray(time.monotonic() - written >= setting.checkpoint_s)
+    return bool(multihost_utils.broadcast_one_to_all(due) if jax.process_count() > 1 else due)
 
 
 def judge(clock: Clock, sums: Sums, curve: Sequence[Part], whole: Sequence[Part]) -> None:
