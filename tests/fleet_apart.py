@@ -13,8 +13,8 @@ from typing import Any
 STEPS = 12
 
 
-def specs_of(hypers: Any = ((0.01, 0.3), (0.02, 0.1)), seeds: Any = (0, 1, 2), **recipe: Any) -> list[Any]:
-    """Three seeds by two pairs of learning rate and dropout rate, one program."""
+def specs_of(hypers: Any = ((0.01, 0.3, 0.0), (0.02, 0.1, 0.5)), seeds: Any = (0, 1, 2), **recipe: Any) -> list[Any]:
+    """Three seeds by two triples of learning rate, dropout rate and weight decay: one program."""
     from gapbench.spec import Backbone, Recipe, RunSpec, Task
 
     fixed = {"batch": 8, "steps": STEPS, "eval_every": 5, "schedule": "constant"} | recipe
@@ -23,11 +23,11 @@ def specs_of(hypers: Any = ((0.01, 0.3), (0.02, 0.1)), seeds: Any = (0, 1, 2), *
             task=Task(dataset="digits", px=8, train_images=32, val_images=20, curve_images=60),
             backbone=Backbone(width=4, stages=1),
             head="gap",
-            recipe=Recipe(peak_lr=lr, dropout=dropout, **fixed),
+            recipe=Recipe(peak_lr=lr, dropout=dropout, weight_decay=decay, **fixed),
             seed=seed,
         )
         for seed in seeds
-        for lr, dropout in hypers
+        for lr, dropout, decay in hypers
     ]
 
 

@@ -90,7 +90,7 @@ def test_replicas_are_the_runs_they_would_have_been_alone(together: Crew, alone:
     assert together[0][2] == Fleet(replicas=6, width=6, devices=len(jax.devices()), resumed=False)
     assert together[0][1].timing["replicas"] == 6
     losses = {run.final["test"].loss for _, run, _ in together}
-    assert len(losses) == 6  # seeds, learning rates and dropout rates differ
+    assert len(losses) == 6  # seeds and hyperparameters differ
 
 
 def test_one_key_for_all_replicas_is_noticed(
@@ -114,7 +114,7 @@ def test_one_program_is_compiled_for_segments_of_every_length(
     digits: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        list(train_fleet(specs_of(seeds=[7], hypers=[(0.01, 0.3)]), digits))  # segments of 0, 5, 5 and 2 steps
+        list(train_fleet(specs_of(seeds=[7], hypers=[(0.01, 0.3, 0.0)]), digits))  # segments of 0, 5, 5 and 2 steps
     assert len([m for m in caplog.messages if "Finished XLA compilation of jit(advance)" in m]) == 1
 
 
@@ -253,7 +253,7 @@ def test_biases_that_start_at_zero_get_the_gradient_of_their_own_replica_alone(
 
 
 def test_a_replica_that_diverges_is_reported_as_alone_and_disturbs_no_other(digits: Dataset) -> None:
-    specs = specs_of(hypers=[(0.01, 0.0), (1e30, 0.0)], seeds=[0, 1], optimizer="sgd")
+    specs = specs_of(hypers=[(0.01, 0.0, 0.0), (1e30, 0.0, 0.0)], seeds=[0, 1], optimizer="sgd")
     (crew,) = train_fleet(specs, digits)
     reasons = [run.reason for _, run, _ in crew]
     assert reasons == ["", "the training loss is not finite at step 2"] * 2
