@@ -336,7 +336,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_replaces_the_one_before(tmp_pat
     assert [path.name for path in (tmp_path / "c").iterdir() if path.name.isdigit()] == ["4"]
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "another's"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "edit", "another's"])
 def test_a_broken_checkpoint_is_named_and_never_gone_on_from(harm: str, digits: Dataset, tmp_path: Path) -> None:
     folder, notes = tmp_path / "c", []
     save_checkpoint(folder, 4, checkpoint_of(specs_of()))
@@ -349,6 +349,11 @@ def test_a_broken_checkpoint_is_named_and_never_gone_on_from(harm: str, digits: 
         data.write_bytes(content[: len(content) // 2])
     elif harm == "delete":
         data.unlink()
+    elif harm == "edit":  # readable, and wrong
+        rest = folder / "4" / "rest" / "metadata"
+        text = rest.read_text()
+        assert text.count('"step": 3') == 1
+        rest.write_text(text.replace('"step": 3', '"step": 4'))
     else:
         (folder / "4" / "rest" / "metadata").write_text('{"epoch": 3}')
     assert find_checkpoint(setting_of(folder, digits, notes), specs_of()) is None
