@@ -5,7 +5,7 @@ Heavy imports stay inside the subcommand that needs them.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -24,8 +24,9 @@ def run(
     seeds: int | None = None,
     only: str | None = None,
     pilot: bool = False,
+    driver: Literal["auto", "steps", "fleet"] = "auto",
 ) -> int:
-    """Train the missing runs of an experiment, one worker a core.
+    """Train the missing runs of an experiment: on a CPU one worker a core, on accelerators as fleets.
 
     Stop it whenever you like: a second call trains what is missing, to the same bytes.
 
@@ -35,6 +36,8 @@ def run(
 
     $ gapbench run my_experiment.py --out results/mine
 
+    $ gapbench run size_sweep --driver fleet
+
     Args:
         experiment: A name in experiments/, or a path to your own file.
         out: Folder for the records (default: results/reproduced/NAME).
@@ -42,6 +45,8 @@ def run(
         seeds: Train seeds 0 to N - 1 in every cell instead of the declared ones.
         only: Train the runs for which this holds, such as 'px == 28 and head == "gap"'.
         pilot: Train the pilot seeds instead, into the folder's own folder `pilot`.
+        driver: steps: one run at a time in each worker. fleet: all runs of one shape together, on every device of
+            every host. auto: a fleet where JAX finds an accelerator, else steps.
     """
     from rich.console import Console
 
@@ -65,7 +70,7 @@ def run(
     console = Console()
     already = len(select(declared.runs, only)) - len(todo)
     console.print(f"{path.stem}: {already} done, {len(todo)} to train -> {folder}", highlight=False, soft_wrap=True)
-    sweep = run_sweep(path, declared, todo, folder, workers or core_count())
+    sweep = run_sweep(path, declared, todo, folder, workers or core_count(), driver)
     try:
         done = watch_sweep(sweep, len(todo), already, console)
     except KeyboardInterrupt:
@@ -188,7 +193,9 @@ def verify(record: Positional[Path], experiment: str | None = None) -> int:
         print(f"identical: {old.run_id}")
         return 0
     alike = (
-        "the same versions and processor: this must not be" if comparable(old, new) else "other versions or processor"
+        "the same versions and processor: this must not be"
+        if comparable(old, new)
+        else "other versions, processor or driver"
     )
     print(f"different: {old.run_id} ({alike}){f': {new.status}, {new.reason}' if new.reason else ''}")
     for split in old.final.keys() & new.final.keys():

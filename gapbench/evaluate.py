@@ -58,4 +58,9 @@ def evaluate(
             )
         )
     losses, correct = zip(*jax.device_get(sums), strict=True)  # one wait for the whole split
-    return Score(float(np.sum(losses, dtype=np.float64)) / len(labels), float(np.sum(correct)) / len(labels))
+    return mean_score(losses, correct, len(labels))
+
+
+def mean_score(losses: Any, correct: Any, images: int) -> Score:
+    """The score of so many images from the sums of their batches, added up in double precision."""
+    return Score(float(np.sum(losses, dtype=np.float64)) / images, float(np.sum(correct)) / images)

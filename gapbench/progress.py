@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: done, failed and left, the time left, and the latest accuracies."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console, Group
@@ -9,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gapbench.records import Record
+from gapbench.sweep import News
 
+NEWS_S = 30.0
 LATEST = 6  # rows of the table under the bar
 
 
@@ -22,8 +25,11 @@ def watch_cells(total: int) -> Iterator[Callable[[str], None]]:
         progress.update(bar, completed=total)
 
 
-def watch_sweep(records: Iterator[Record], total: int, already: int, console: Console) -> list[Record]:
-    """Draw the sweep until it ends, and return what it trained; a log without a terminal gets one line a record."""
+def watch_sweep(sweep: Iterator[Record | News], total: int, already: int, console: Console) -> list[Record]:
+    """Draw the sweep until it ends, and return what it trained.
+
+    A log without a terminal gets one line a record, and one of a fleet's news every `NEWS_S` seconds.
+    """
     done: list[Record] = []
     progress = Progress(
         TextColumn("{task.description}"),
@@ -35,11 +41,21 @@ def watch_sweep(records: Iterator[Record], total: int, already: int, console: Co
         console=console,
     )
     bar = progress.add_task("compiling", total=total)
+    told = time.monotonic()
     with Live(progress, console=console, refresh_per_second=4) as live:
-        for record in records:
+        for record in sweep:
+            if isinstance(record, News):
+                if record.note:
+                    console.print(record.note, highlight=False, soft_wrap=True)
+                    continue
+                progress.update(bar, completed=len(done) + record.share, description=record.text)
+                if not console.is_terminal and time.monotonic() - told >= NEWS_S:
+                    console.print(record.text, highlight=False, soft_wrap=True)
+                    told = time.monotonic()
+                continue
             done.append(record)
             failed = sum(r.status != "ok" for r in done)
-            progress.update(bar, advance=1, description=f"done {already + len(done)}, failed {failed}")
+            progress.update(bar, completed=len(done), description=f"done {already + len(done)}, failed {failed}")
             live.update(Group(progress, latest_table(done[-LATEST:])))
             if not console.is_terminal:
                 console.print(f"{len(done)}/{total} {describe(record)}", highlight=False, soft_wrap=True)

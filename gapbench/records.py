@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gapbench.spec import Declaration, Experiment, ModelT, RunSpec, UserError, validate
+from gapbench.spec import Declaration, Experiment, ModelT, PositiveInt, RunSpec, UserError, validate
 
 SCHEMA = 2
 Status = Literal["ok", "diverged", "out_of_memory", "failed"]
@@ -42,6 +42,15 @@ class Final(Declaration):
     accuracy: Accuracy
 
 
+class Fleet(Declaration):
+    """What trained together with a run, in one program."""
+
+    replicas: PositiveInt  # runs that shared the program
+    width: PositiveInt  # replicas it held at a time, copies that fill the devices included; below `replicas`: split
+    devices: PositiveInt
+    resumed: bool  # whether it went on from a checkpoint
+
+
 class Record(Declaration):
     """What one run left: raw values, no rounding, and nothing that differs between two equal runs.
 
@@ -60,6 +69,7 @@ class Record(Declaration):
     parameters: dict[str, int] = {}  # of the backbone and of the head, counted on the built net
     image_channels: int = 0  # of the data set; 0 where the run failed before it was read
     classes: int = 0
+    fleet: Fleet | None = None  # None: trained alone, step by step
     provenance: dict[str, Any]
 
     @model_validator(mode="after")
@@ -74,8 +84,8 @@ class Record(Declaration):
 
     @property
     def result(self) -> str:
-        """Everything but provenance, as canonical text: equal for two bit-identical runs."""
-        return self.model_dump_json(exclude={"provenance"}, by_alias=True)
+        """Everything but fleet and provenance, as canonical text: equal for two bit-identical runs."""
+        return self.model_dump_json(exclude={"fleet", "provenance"}, by_alias=True)
 
 
 @functools.cache

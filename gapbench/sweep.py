@@ -6,41 +6,40 @@ JAX is imported inside functions alone: each worker is pinned to a core of its o
 import contextlib
 import difflib
 import fcntl
-import importlib.util
+import json
 import os
-import sys
 from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from joblib.externals.loky import FIRST_COMPLETED, get_reusable_executor, wait
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from gapbench.records import SCHEMA, Record, load_experiment, load_records, remove_parts, write_record, write_text
+from gapbench.cells import NEWS, find_platform, import_file, run_cell, run_fleet, train_alone
+from gapbench.cluster import is_follower
+from gapbench.records import Record, load_experiment, load_record, load_records, remove_parts, write_text
 from gapbench.spec import Experiment, RunSpec, UserError, explain
 from gapbench.worker import WORKER_ENV, start_worker
 
 ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
+NEWS_S = 0.5  # between two looks at a fleet's news
+Driver = Literal["auto", "steps", "fleet"]  # auto: a fleet on an accelerator, steps on a CPU
+
+
+class News(NamedTuple):
+    """What a fleet tells while it trains."""
+
+    text: str = ""  # where it is now
+    share: float = 0.0  # of its runs, counted in runs, that is trained
+    note: str = ""  # what a person should know and can read later
 
 
 def experiment_files() -> dict[str, Path]:
     """The experiments known by name: those of the checkout, then those of ./experiments."""
     folders = (ROOT / "experiments", Path("experiments"))
     return {path.stem: path for folder in folders for path in sorted(folder.glob("[a-z]*.py"))}
-
-
-def import_file(path: Path) -> ModuleType:
-    """Run an experiment's file, which may also register heads, backbones and data of the user's own."""
-    module_spec = importlib.util.spec_from_file_location(f"gapbench_experiment_{path.stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # where dataclasses look their annotations up
-    module_spec.loader.exec_module(module)
-    return module
 
 
 def find_experiment(name: str) -> tuple[Path, Experiment]:
@@ -127,34 +126,90 @@ def missing_runs(experiment: Experiment, out: Path, only: str | None = None) -> 
     return sorted(todo, key=lambda spec: (-spec.task.px, spec.seed))  # stable: the heads of a seed stay side by side
 
 
-def run_sweep(path: Path, experiment: Experiment, todo: list[RunSpec], out: Path, workers: int) -> Generator[Record]:
+def run_sweep(
+    path: Path, experiment: Experiment, todo: list[RunSpec], out: Path, workers: int, driver: Driver = "steps"
+) -> Generator[Record | News]:
     """Train the given runs, yielding each record once it is on disk, in the order in which they end.
 
-    The declaration is written first, so that a report knows what is missing.
+    The declaration is written first, so that a report knows what is missing. A fleet also yields its news.
 
     Raises:
       UserError: a second run in the same folder, or a folder that cannot be written.
     """
-    with lock_folder(out):
-        remove_parts(out)
-        declare(experiment, out)
+    follows = driver != "steps" and is_follower()  # the first process of a cluster holds the folder and writes
+    with contextlib.nullcontext() if follows else lock_folder(out):
+        if not follows:
+            remove_parts(out)
+            declare(experiment, out)
         if not todo:
             return
-        # Not joblib.Parallel: with one worker it would train in this very process, which start_worker is not for.
-        executor = get_reusable_executor(max_workers=workers, env=WORKER_ENV)
+        executor = start_workers(workers)
         try:
-            waiting = iter(todo)
-            running = {executor.submit(run_cell, spec, out, path, os.getpid()) for spec in islice(waiting, workers)}
-            while running:  # no more cells submitted than workers: nothing is left to cancel when the sweep is stopped
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {executor.submit(run_cell, s, out, path, os.getpid()) for s in islice(waiting, len(ended))}
-                yield from (cell.result() for cell in ended)
+            platform = "cpu" if driver == "steps" else executor.submit(find_platform).result()
+            if driver == "steps" or (driver == "auto" and platform == "cpu"):
+                yield from () if follows else run_steps(executor, path, todo, out, workers)
+            else:
+                executor.shutdown(wait=True, kill_workers=True)  # they are pinned, and hold the accelerator
+                executor = start_workers(1, pin=platform == "cpu")
+                yield from run_fleets(executor, path, todo, out)
         except TerminatedWorkerError as error:
             raise UserError(
                 "a worker was killed, perhaps for want of memory: the finished runs are kept; try fewer --workers"
             ) from error
         finally:  # also when stopped by Ctrl-C or an error: no worker outlives the sweep
             executor.shutdown(wait=True, kill_workers=True)
+            if not follows:
+                remove_parts(out)
+
+
+def start_workers(workers: int, pin: bool = True) -> Any:
+    """Fresh processes, each made ready before its first task, so that none, idle or not, outlives this one.
+
+    Not joblib.Parallel: with one worker it would train in this very process, which `start_worker` is not for.
+    """
+    return get_reusable_executor(
+        max_workers=workers, env=WORKER_ENV, initializer=start_worker, initargs=(os.getpid(), pin)
+    )
+
+
+def run_steps(executor: Any, path: Path, todo: list[RunSpec], out: Path, workers: int) -> Generator[Record]:
+    """One run a worker at a time, step by step."""
+    waiting = iter(todo)
+    running = {executor.submit(run_cell, spec, out, path) for spec in islice(waiting, workers)}
+    while running:  # no more cells submitted than workers: nothing is left to cancel when the sweep is stopped
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        running |= {executor.submit(run_cell, s, out, path) for s in islice(waiting, len(ended))}
+        yield from (cell.result() for cell in ended)
+
+
+def run_fleets(executor: Any, path: Path, todo: list[RunSpec], out: Path) -> Generator[Record | News]:
+    """One fleet after the other, in one worker: a crash there is not one here, and costs a checkpoint's interval."""
+    fleets: dict[RunSpec, list[RunSpec]] = {}
+    for spec in todo:
+        fleets.setdefault(spec.program, []).append(spec)
+    read = 0
+    for specs in fleets.values():
+        job = executor.submit(run_fleet, specs, out, path)
+        ended = False
+        while not ended:
+            ended = bool(wait([job], timeout=NEWS_S).done)
+            lines, read = read_lines(out / NEWS, read)
+            for line in lines:
+                news = json.loads(line)
+                name = news.get("record")
+                yield load_record(out / "records" / f"{name}.json") if name else News(**news)
+        job.result()
+
+
+def read_lines(path: Path, start: int) -> tuple[list[str], int]:
+    """The whole lines from byte `start` on, and the byte after them."""
+    if not path.is_file():
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    return whole.decode().splitlines(), start + len(whole)
 
 
 def declare(experiment: Experiment, out: Path) -> None:
@@ -191,61 +246,11 @@ def lock_folder(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def run_cell(spec: RunSpec, out: Path, experiment: Path, parent: int) -> Record:
-    """Train one spec in a worker and write its record; what goes wrong in training is a record too."""
-    start_worker(parent)
-    import_file(experiment)  # for what it registers
-    record, timing = train_record(spec)
-    write_record(out, record, timing)
-    return record
-
-
 def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
     """The record of one run, trained in a fresh worker and not written."""
-    executor = get_reusable_executor(max_workers=1, env=WORKER_ENV)
+    executor = start_workers(1)
     try:
-        record: Record = executor.submit(train_alone, spec, experiment, os.getpid()).result()
+        record: Record = executor.submit(train_alone, spec, experiment).result()
     finally:
         executor.shutdown(wait=True, kill_workers=True)
     return record
-
-
-def train_alone(spec: RunSpec, experiment: Path | None, parent: int) -> Record:
-    """What `retrain`'s worker does."""
-    start_worker(parent)
-    if experiment:
-        import_file(experiment)
-    return train_record(spec)[0]
-
-
-def train_record(spec: RunSpec) -> tuple[Record, dict[str, float]]:
-    """The record of one run, and its times in seconds."""
-    from gapbench.data import load
-    from gapbench.records import provenance
-    from gapbench.train import train_run
-
-    fields: dict[str, Any] = {  # as JSON would give them: the schema validates
-        "schema": SCHEMA,
-        "run_id": spec.run_id,
-        "pair_id": spec.pair_id,
-        "spec": spec,
-        "provenance": provenance(),
-    }
-    try:
-        dataset = load(spec.task.dataset, spec.task.px)
-        trained = train_run(spec, dataset)
-    except Exception as error:
-        memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Record(**fields, status="out_of_memory" if memory else "failed", reason=reason), {}
-    fields |= {
-        "status": "diverged" if trained.reason else "ok",
-        "reason": trained.reason,
-        "curve": trained.curve,
-        "final": {split: score._asdict() for split, score in trained.final.items()},
-        "pairing": trained.pairing,
-        "parameters": trained.parameters,
-        "image_channels": dataset.train_images.shape[-1],
-        "classes": len(dataset.class_names),
-    }
-    return Record(**fields), trained.timing

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from gapbench.data import Dataset, Split, batches, split
+from gapbench.data.splits import Splits
 from gapbench.evaluate import BATCH, Score, count_batch, evaluate
 from gapbench.keys import key_for
 from gapbench.models.classifier import Moments, init_classifier, normalise
@@ -140,6 +141,35 @@ def compile_program(shape: RunSpec, image_channels: int, classes: int) -> Progra
     return Program(compiled_step, compiled_count, time.perf_counter() - start)
 
 
+class Start(NamedTuple):
+    """A run before its first step, whichever driver takes it from there."""
+
+    splits: Splits
+    order: Int32[np.ndarray, "T B"]  # indices into `splits.train`
+    state: TrainState
+    constants: Constants
+    pairing: dict[str, str]  # hashes of what the two runs of a pair must share
+    parameters: dict[str, int]  # of the backbone and of the head
+
+
+def start_run(spec: RunSpec, dataset: Dataset) -> Start:
+    """Everything that a spec's seed and hyperparameters decide."""
+    splits = split(dataset, spec.task, spec.seed)
+    _, state = init_state(spec, dataset.train_images.shape[-1], len(dataset.class_names))
+    order = batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed)
+    parts = {part: state.params[part] for part in ("backbone", "head")}
+    parameters = {part: sum(leaf.size for leaf in jax.tree.leaves(params)) for part, params in parts.items()}
+    pairing = {
+        "data": dataset.fingerprint,
+        "subset": splits.subset_hash,
+        "backbone": hash_arrays(parts["backbone"]),
+        "order": hash_arrays(order),
+    }
+    moments = (jnp.asarray(splits.mean), jnp.asarray(splits.std))
+    constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
+    return Start(splits, order, state, constants, pairing, parameters)
+
+
 class Trained(NamedTuple):
     """What a run leaves: raw numbers, ready for its record."""
 
@@ -158,22 +188,9 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
     One compiled step is called from Python and dispatch runs ahead; the host waits only at evaluations. A loss
     that is not finite ends the run, with the evaluations made so far.
     """
-    splits = split(dataset, spec.task, spec.seed)
-    channels, classes = dataset.train_images.shape[-1], len(dataset.class_names)
-    program = compile_program(spec.program, channels, classes)
-    _, state = init_state(spec, channels, classes)
-    order = batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed)
-    parts = {part: state.params[part] for part in ("backbone", "head")}
-    parameters = {part: sum(leaf.size for leaf in jax.tree.leaves(params)) for part, params in parts.items()}
-    pairing = {
-        "data": dataset.fingerprint,
-        "subset": splits.subset_hash,
-        "backbone": hash_arrays(parts["backbone"]),
-        "order": hash_arrays(order),
-    }
-    moments = (jnp.asarray(splits.mean), jnp.asarray(splits.std))
-    constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
-    curve: dict[str, list[Any]] = {"step": [], "split": [], "loss": [], "accuracy": []}
+    program = compile_program(spec.program, dataset.train_images.shape[-1], len(dataset.class_names))
+    splits, order, state, constants, pairing, parameters = start_run(spec, dataset)
+    moments, curve = constants.moments, empty_curve()
     timing = {"compile_s": program.compile_s, "train_s": 0.0, "eval_s": 0.0}
     reason, done, scores = "", 0, dict[str, Score]()
     for step in spec.recipe.eval_steps:
@@ -187,21 +204,36 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
         scores = evaluate_splits(program, state, moments, splits.curve)
         timing["train_s"] += trained - start
         timing["eval_s"] += time.perf_counter() - trained
-        if not finite.all():
-            reason = f"the training loss is not finite at step {done + int(np.argmin(finite)) + 1}"
-        elif not all(np.isfinite(score.loss) for score in scores.values()):
-            reason = f"an evaluated loss is not finite at step {step}"
+        reason = explain_divergence(0 if finite.all() else done + int(np.argmin(finite)) + 1, step, scores)
         if reason:
             break
-        for name, score in scores.items():
-            for column, value in zip(curve, (step, name, *score), strict=True):
-                curve[column].append(value)
+        extend_curve(curve, step, scores)
         done = step
     if not reason:
         scores = evaluate_splits(program, state, moments, splits.whole)
-        if not all(np.isfinite(score.loss) for score in scores.values()):  # where the curve's parts were
-            reason = f"an evaluated loss is not finite at step {done}"
+        reason = explain_divergence(0, done, scores)  # where the curve's parts were finite
     return Trained(reason, curve, {} if reason else scores, pairing, parameters, timing, state)
+
+
+def empty_curve() -> dict[str, list[Any]]:
+    """The columns of a record's curve."""
+    return {"step": [], "split": [], "loss": [], "accuracy": []}
+
+
+def extend_curve(curve: dict[str, list[Any]], step: int, scores: Mapping[str, Score]) -> None:
+    """One row a split."""
+    for name, score in scores.items():
+        for column, value in zip(curve, (step, name, *score), strict=True):
+            curve[column].append(value)
+
+
+def explain_divergence(lost: int, step: int, scores: Mapping[str, Score]) -> str:
+    """Why a run ends at this evaluation; empty when it goes on. `lost`: its first step without a finite loss, or 0."""
+    if lost:
+        return f"the training loss is not finite at step {lost}"
+    if not all(np.isfinite(score.loss) for score in scores.values()):
+        return f"an evaluated loss is not finite at step {step}"
+    return ""
 
 
 def evaluate_splits(
@@ -210,6 +242,11 @@ def evaluate_splits(
     """The score of each named split."""
     count = functools.partial(program.count, (state.params, state.stats), moments)
     return {name: evaluate(count, part.images, part.labels) for name, part in splits.items()}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the host or a device had no room."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def hash_arrays(arrays: Any) -> str:

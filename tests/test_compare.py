@@ -9,7 +9,7 @@ from records_maker import PROVENANCE, by_head, curves, experiment, record, sweep
 from gapbench import cli
 from gapbench.analysis import stats
 from gapbench.analysis.compare import Comparison, comparable, compare_folders
-from gapbench.records import Record
+from gapbench.records import Fleet, Record
 from gapbench.spec import UserError
 
 DECLARED = experiment(seeds=8)
@@ -75,6 +75,22 @@ def test_other_versions_processors_or_flags_promise_no_bits(name: str) -> None:
     here = record(DECLARED.runs[0])
     assert comparable(here, record(DECLARED.runs[0], provenance={**PROVENANCE, "commit": "another"}))
     assert not comparable(here, record(DECLARED.runs[0], provenance={**PROVENANCE, name: "another"}))
+
+
+def test_a_fleet_of_another_width_or_none_promises_no_bits() -> None:
+    alone, fleet = record(DECLARED.runs[0]), Fleet(replicas=8, width=4, devices=1, resumed=False)
+    records = {
+        name: record(DECLARED.runs[0], fleet=fleet.model_copy(update=change))
+        for name, change in {
+            "same": {},
+            "later": {"replicas": 4, "resumed": True},
+            "wider": {"width": 8},
+            "spread": {"devices": 4},
+        }.items()
+    }
+    assert comparable(records["same"], records["later"])
+    assert not any(comparable(records["same"], other) for other in (alone, records["wider"], records["spread"]))
+    assert records["same"].result == alone.result  # the driver is no number
 
 
 def test_under_another_device_the_same_change_is_allowed(published: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gapbench import sweep, train
+from gapbench import cells, train
 from gapbench.data import Dataset, load, split
 from gapbench.keys import STREAMS, generator_for, key_for
 from gapbench.models.backbones import BACKBONES
@@ -45,7 +45,7 @@ def spec_of(head: str, seed: int = 0, px: int = 8) -> RunSpec:
 
 
 def run(head: str, seed: int = 0) -> Record:
-    record, _ = sweep.train_record(spec_of(head, seed))
+    record, _ = cells.train_record(spec_of(head, seed))
     assert record.status == "ok", record.reason
     return record
 

@@ -23,7 +23,8 @@ from gapbench import cli, report
 from gapbench.analysis import stats
 from gapbench.analysis.claims import CLAIMS
 from gapbench.analysis.evidence import Evidence, load_evidence
-from gapbench.records import Record
+from gapbench.analysis.frames import timing_frame
+from gapbench.records import Fleet, Record, load_records
 from gapbench.report import build_files, differing, draw_files, make_report, write_files
 from gapbench.report.figures import make_figures
 from gapbench.report.page import CAPTIONS, render_page
@@ -409,6 +410,14 @@ def test_the_times_of_runs_may_be_missing(folder: Path, drawn_once: None, tmp_pa
     rows = pd.read_csv(io.BytesIO(make_report(copy)[1]["tables/convergence.csv"]))
     assert rows["gap_train_s"].isna().all()
     assert rows["gap_images"].notna().all()
+
+
+def test_the_seconds_that_a_fleet_shared_are_no_run_s_own(folder: Path) -> None:
+    records = load_records(folder)[0]
+    fleet = Fleet(replicas=8, width=8, devices=1, resumed=False)
+    frame = timing_frame(folder, [records[0].model_copy(update={"fleet": fleet}), records[1]])
+    assert frame["train_s"].isna().tolist() == [True, False]
+    assert frame["train_s"][1] == 5.0
 
 
 def test_unequal_pairs_are_refused_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

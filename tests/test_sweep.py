@@ -1,5 +1,6 @@
 """The sweep, through the command: what is missing is trained, once, to the same bytes, and a failure is a record."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from gapbench import cli
-from gapbench.records import load_records, write_record
+from gapbench.analysis.compare import comparable
+from gapbench.records import Fleet, Record, load_records, write_record
 from gapbench.spec import Experiment, UserError, validate
-from gapbench.sweep import cell_states, find_experiment, lock_folder, missing_runs, select
+from gapbench.sweep import News, cell_states, find_experiment, lock_folder, missing_runs, run_sweep, select
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kill_and_resume import check_equal, kill_until_done, records_of, write_experiment
@@ -136,6 +138,60 @@ def test_a_head_that_raises_is_a_record_with_its_reason_and_the_others_go_on(
     for head in ("flatten", "gap"):
         name = f"{records[head].run_id}.json"
         assert records_of(out)[name] == records_of(trained)[name]
+
+
+def test_a_fleet_leaves_the_records_of_the_step_by_step_driver_up_to_rounding(
+    file: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["run", str(file), "--out", str(out), "--driver", "fleet"]) == 0
+    assert "4/4 " in capsys.readouterr().out
+    ours, theirs = (load_records(folder)[0] for folder in (out, trained))
+    assert [record.run_id for record in ours] == [record.run_id for record in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.pairing, a.parameters, a.curve.step) == (b.pairing, b.parameters, b.curve.step)
+        np.testing.assert_allclose(a.curve.loss, b.curve.loss, rtol=1e-5)  # float32, summed in another order
+        assert a.fleet == Fleet(replicas=2, width=2, devices=1, resumed=False)
+        assert b.fleet is None
+        assert not comparable(a, b)
+    seconds = [json.loads((out / "timing" / f"{record.run_id}.json").read_text()) for record in ours]
+    assert [times["replicas"] for times in seconds] == [2] * 4
+    assert sorted(path.name for path in out.iterdir()) == ["experiment.json", "records", "timing"]
+    before = files_of(out)
+    assert cli.main(["run", str(file), "--out", str(out), "--driver", "fleet"]) == 0
+    assert files_of(out) == before
+
+
+def test_a_fleet_tells_where_it_is_while_it_trains(file: Path, tmp_path: Path) -> None:
+    path, experiment = find_experiment(str(file))
+    todo = missing_runs(experiment, tmp_path, 'head == "gap"')
+    told = list(run_sweep(path, experiment, todo, tmp_path, 1, "fleet"))
+    texts = [item.text for item in told if isinstance(item, News)]
+    assert texts[0] == "gap 8 px: compiling for 2 runs"
+    assert texts[1:] == [f"gap 8 px: step {step} of 8, 2 runs" for step in (0, 4, 4, 8, 8)]
+    assert [item.share for item in told if isinstance(item, News)] == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+    assert [item.run_id for item in told if isinstance(item, Record)] == [spec.run_id for spec in todo]
+
+
+def test_a_head_that_raises_fails_its_own_fleet_alone(file: Path, tmp_path: Path) -> None:
+    own = edited(file, tmp_path, '("flatten", "gap")', '("broken", "flatten", "gap")', before=BROKEN_HEAD)
+    out = tmp_path / "out"
+    arguments = ["run", str(own), "--out", str(out), "--driver", "fleet", "--only", "head != 'flatten'"]
+    assert cli.main(arguments) == 1
+    records = [(record.spec.head, record.status, record.reason) for record in load_records(out)[0]]
+    assert records == [("broken", "failed", "RuntimeError: broken on purpose")] * 2 + [("gap", "ok", "")] * 2
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_process_that_follows_in_a_cluster_writes_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, experiment = find_experiment(str(file))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with lock_folder(tmp_path):  # which the first process holds
+        assert list(run_sweep(path, experiment, list(experiment.runs), tmp_path, 1, "auto")) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

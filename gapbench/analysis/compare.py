@@ -34,8 +34,12 @@ class Comparison:
 
 
 def comparable(a: Record, b: Record) -> bool:
-    """Whether the same bits are promised: equal versions of the numerical packages, processor and flags."""
-    return all(a.provenance.get(name) == b.provenance.get(name) for name in SAME_NUMBERS)
+    """Whether the same bits are promised: equal versions of the numerical packages, processor, flags and driver.
+
+    A fleet of another width or on other devices sums in another order, as does one run alone.
+    """
+    programs = [record.fleet and (record.fleet.width, record.fleet.devices) for record in (a, b)]
+    return programs[0] == programs[1] and all(a.provenance.get(name) == b.provenance.get(name) for name in SAME_NUMBERS)
 
 
 def compare_folders(published: Path, reproduced: Path) -> Comparison:

@@ -26,12 +26,12 @@ def curves_frame(records: list[Record]) -> pd.DataFrame:
 
 
 def timing_frame(folder: Path, records: list[Record]) -> pd.DataFrame:
-    """One row a run: compile_s, train_s and eval_s, where they were kept."""
+    """One row a run: compile_s, train_s and eval_s, where they were kept and are its own: those of a fleet are not."""
     rows = []
     for record in records:
         path = folder / "timing" / f"{record.run_id}.json"
         try:
-            times = dict(json.loads(path.read_text())) if path.is_file() else {}
+            times = dict(json.loads(path.read_text())) if path.is_file() and not record.fleet else {}
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: not readable as JSON ({error}); delete it, only the seconds are lost") from error
         rows.append({"run_id": record.run_id, **times})

@@ -25,10 +25,11 @@ class Dataset:
 
 
 class Split(NamedTuple):
-    """Images and their labels."""
+    """Images, their labels, and where they stand in the data set."""
 
     images: UInt8[np.ndarray, "N H W C"]
     labels: Int32[np.ndarray, "N"]
+    places: Int[np.ndarray, "N"]  # in the data set's training images, or for test in its test images
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def stratified(labels: Int32[np.ndarray, "N"], n: int, generator: np.random.Gene
 def part_of(split: Split, n: int, generator: np.random.Generator) -> Split:
     """At most `n` images of a split, stratified."""
     drawn = stratified(split.labels, min(n, len(split.labels)), generator)
-    return Split(split.images[drawn], split.labels[drawn])
+    return Split(*(part[drawn] for part in split))
 
 
 def moments(images: UInt8[np.ndarray, "N H W C"]) -> tuple[Float32[np.ndarray, "C"], Float32[np.ndarray, "C"]]:
@@ -98,8 +99,8 @@ def split(dataset: Dataset, task: Task, seed: int) -> Splits:
     rest = np.setdiff1d(np.arange(len(labels)), train)
     val = rest[stratified(labels[rest], val_n, generator)]
     probe = train[stratified(labels[train], min(len(dataset.test_labels), len(train)), generator)]
-    train_split, val_split, probe_split = (Split(dataset.train_images[i], labels[i]) for i in (train, val, probe))
-    test = Split(dataset.test_images, dataset.test_labels)
+    train_split, val_split, probe_split = (Split(dataset.train_images[i], labels[i], i) for i in (train, val, probe))
+    test = Split(dataset.test_images, dataset.test_labels, np.arange(len(dataset.test_labels)))
     whole = {"train": probe_split, "val": val_split, "test": test}
     curve = {name: part_of(part, task.curve_images, generator) for name, part in whole.items()}
     drawn = {"data": dataset.fingerprint, "px": dataset.px, "train": train.tolist(), "val": val.tolist()}

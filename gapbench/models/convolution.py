@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 TABLE = Path(__file__).with_name("convolution.json")  # measured: `gapbench time --convolutions` writes such rows
@@ -105,21 +107,43 @@ def replicate(replicas: int, batched: list[bool], values: tuple[jax.Array, ...])
     return [v if has else jnp.broadcast_to(v, (replicas, *v.shape)) for v, has in zip(values, batched, strict=True)]
 
 
+def by_replica(compute: Callable[..., Any], rule: str) -> Callable[..., Any]:
+    """`compute`, whose arrays all begin with the replicas, on the replicas that a device holds.
+
+    Without it XLA gathers the replicas of all devices before a convolution, and computes every one on each device.
+    """
+
+    def partition(mesh: Mesh, operands: Any, results: Any) -> tuple[Any, ...]:
+        axis = operands[0].sharding.spec[:1]
+        split = NamedSharding(mesh, PartitionSpec(*axis))
+        return mesh, compute, jax.tree.map(lambda _: split, results), tuple(split for _ in operands)
+
+    part = custom_partitioning(compute)
+    part.def_partition(partition=partition, sharding_rule=rule)
+    return part
+
+
 @cache
 def conv3x3(padding: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`convolve` with this padding, whose derivative and whose `vmap` over replicas are ours."""
     ahead, back = custom_vmap(partial(forward, padding=padding)), custom_vmap(partial(backward, padding=padding))
 
+    def compute(x: Images, kernel: Kernels) -> Maps:
+        return method_for(x, kernel)(x, kernel, padding)
+
+    def differentiate(x: Images, kernel: Kernels, dy: Maps) -> Any:
+        return jax.vjp(compute, x, kernel)[1](dy)
+
+    convolve_replicas = by_replica(compute, "r b h w c, r i j c k -> r b p q k")
+    differentiate_replicas = by_replica(differentiate, "r b h w c, r i j c k, r b p q k -> r b h w c, r i j c k")
+
     @ahead.def_vmap
     def ahead_of_replicas(replicas: int, batched: list[bool], x: jax.Array, kernel: jax.Array) -> Any:
-        x, kernel = replicate(replicas, batched, (x, kernel))
-        return method_for(x, kernel)(x, kernel, padding), True
+        return convolve_replicas(*replicate(replicas, batched, (x, kernel))), True
 
     @back.def_vmap
     def back_of_replicas(replicas: int, batched: list[bool], x: jax.Array, kernel: jax.Array, dy: jax.Array) -> Any:
-        x, kernel, dy = replicate(replicas, batched, (x, kernel, dy))
-        method = method_for(x, kernel)
-        return jax.vjp(lambda x, kernel: method(x, kernel, padding), x, kernel)[1](dy), (True, True)
+        return differentiate_replicas(*replicate(replicas, batched, (x, kernel, dy))), (True, True)
 
     conv = jax.custom_vjp(ahead)
     conv.defvjp(lambda x, kernel: (ahead(x, kernel), (x, kernel)), lambda saved, dy: back(*saved, dy))

@@ -1,0 +1,143 @@
+"""What a worker process does: train one spec, or a fleet of them, and write the records.
+
+JAX is imported inside functions alone: `worker.start_worker` comes first.
+"""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from gapbench.cluster import initialize_cluster
+from gapbench.records import SCHEMA, Fleet, Record, write_record
+from gapbench.spec import RunSpec
+
+if TYPE_CHECKING:
+    from gapbench.data import Dataset
+    from gapbench.train import Trained
+
+NEWS = ".fleet.part"  # in the sweep's folder: a line of JSON for all that happens in a fleet, while it happens
+
+
+def import_file(path: Path) -> ModuleType:
+    """Run an experiment's file, which may also register heads, backbones and data of the user's own."""
+    module_spec = importlib.util.spec_from_file_location(f"gapbench_experiment_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # where dataclasses look their annotations up
+    module_spec.loader.exec_module(module)
+    return module
+
+
+def find_platform() -> str:
+    """JAX's default platform on this machine, in a worker that may go on to train."""
+    import jax
+
+    return jax.default_backend()
+
+
+def run_cell(spec: RunSpec, out: Path, experiment: Path) -> Record:
+    """Train one spec in a worker and write its record; what goes wrong in training is a record too."""
+    import_file(experiment)  # for what it registers
+    record, timing = train_record(spec)
+    write_record(out, record, timing)
+    return record
+
+
+def train_alone(spec: RunSpec, experiment: Path | None) -> Record:
+    """A record that is not written."""
+    if experiment:
+        import_file(experiment)
+    return train_record(spec)[0]
+
+
+def train_record(spec: RunSpec) -> tuple[Record, dict[str, float]]:
+    """The record of one run trained step by step, and its times in seconds."""
+    from gapbench.data import load
+    from gapbench.train import train_run
+
+    try:
+        dataset = load(spec.task.dataset, spec.task.px)
+        trained = train_run(spec, dataset)
+    except Exception as error:
+        return failed_record(spec, error), {}
+    return trained_record(spec, dataset, trained), trained.timing
+
+
+def run_fleet(specs: Sequence[RunSpec], out: Path, experiment: Path) -> None:
+    """Train specs of one program in a worker, and write each record as soon as its crew ends; news go to a file.
+
+    In a cluster every process trains, and the first writes.
+    """
+    initialize_cluster()
+    import jax
+
+    from gapbench.data import load
+    from gapbench.fleet import Voice, train_fleet
+
+    import_file(experiment)
+    leads = jax.process_index() == 0
+
+    def tell(**news: Any) -> None:
+        if leads:
+            with (out / NEWS).open("a") as file:
+                file.write(json.dumps(news) + "\n")
+
+    def write(record: Record, timing: dict[str, float]) -> None:
+        if leads:
+            write_record(out, record, timing)
+            tell(record=record.run_id)
+
+    label, waiting = f"{specs[0].head} {specs[0].task.px} px", list(specs)
+    voice = Voice(
+        note=lambda text: tell(note=text),
+        tick=lambda step, steps, runs: tell(
+            text=f"{label}: step {step} of {steps}, {runs} runs", share=runs * step / steps
+        ),
+    )
+    try:
+        tell(text=f"{label}: compiling for {len(specs)} runs", share=0.0)
+        dataset = load(specs[0].task.dataset, specs[0].task.px)
+        for crew in train_fleet(specs, dataset, checkpoints=out / "checkpoints", voice=voice):
+            for spec, trained, fleet in crew:
+                write(trained_record(spec, dataset, trained, fleet), trained.timing)
+                waiting.remove(spec)
+    except Exception as error:
+        for spec in waiting:
+            write(failed_record(spec, error), {})
+
+
+def trained_record(spec: RunSpec, dataset: "Dataset", trained: "Trained", fleet: Fleet | None = None) -> Record:
+    """What the run left."""
+    return make_record(
+        spec,
+        status="diverged" if trained.reason else "ok",
+        reason=trained.reason,
+        curve=trained.curve,
+        final={split: score._asdict() for split, score in trained.final.items()},
+        pairing=trained.pairing,
+        parameters=trained.parameters,
+        image_channels=dataset.train_images.shape[-1],
+        classes=len(dataset.class_names),
+        fleet=fleet,
+    )
+
+
+def failed_record(spec: RunSpec, error: Exception) -> Record:
+    """Why there is no result."""
+    from gapbench.train import is_out_of_memory
+
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return make_record(spec, status="out_of_memory" if is_out_of_memory(error) else "failed", reason=reason)
+
+
+def make_record(spec: RunSpec, **fields: Any) -> Record:
+    """A record of this spec and process; the fields as JSON would give them, for the schema validates."""
+    from gapbench.records import provenance
+
+    fields |= {"schema": SCHEMA, "run_id": spec.run_id, "pair_id": spec.pair_id, "spec": spec}
+    return Record(**fields, provenance=provenance())
