@@ -52,7 +52,8 @@ def export_cell(spec: RunSpec, folder: Path) -> Cell:
     order = batches(spec.task.train_images, recipe.batch, recipe.steps, spec.seed)
     weights = folder / f"{name}.npz"
     export_weights(init_state(spec, data.train_images.shape[-1], classes)[1].params, weights)
-    cell = Cell(name, spec.model_dump(), classes, weights, *drawn.train, order, drawn.mean, drawn.std)
+    images, labels = drawn.train.images, drawn.train.labels
+    cell = Cell(name, spec.model_dump(), classes, weights, images, labels, order, drawn.mean, drawn.std)
     write_cell(folder, cell)
     return cell
 
