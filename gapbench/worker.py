@@ -36,8 +36,11 @@ def pin_process() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags()}".strip()
 
 
-def start_worker(parent: int) -> None:
-    """Once a worker process: it ends with its parent, leaves Ctrl-C to it, is pinned, and shares compiled programs."""
+def start_worker(parent: int, pin: bool = True) -> None:
+    """Once a worker process: it ends with its parent, leaves Ctrl-C to it, is pinned, and shares compiled programs.
+
+    A worker that computes on an accelerator is not pinned: it compiles, and feeds the device, on all cores.
+    """
     if _claimed:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -45,7 +48,8 @@ def start_worker(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed sweep leaves no worker behind
         if os.getppid() != parent:
             os._exit(1)  # the parent was gone before that took effect
-    pin_process()
+    if pin:
+        pin_process()
     share_programs()
 
 
