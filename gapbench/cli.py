@@ -1,4 +1,4 @@
-"""The `gapbench` command: parsing and printing only; here, the subcommands that train or time.
+"""The `gapbench` command: parsing and printing only; here, the subcommands that train.
 
 Heavy imports stay inside the subcommand that needs them.
 """
@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from gapbench.cli_read import DATA_COMMANDS, REPRODUCED, at_least, compare, params, report
+from gapbench.cli_time import time
 from gapbench.spec import UserError
 
 DESCRIPTION = "Flatten the last feature map, or average it first? Train pairs, time them, and read the verdicts."
@@ -85,66 +86,6 @@ def run(
     if failed:
         print(f"{failed} failed: delete their records in {folder / 'records'} to train them again", file=sys.stderr)
     return 1 if failed else 0
-
-
-def time(
-    experiment: Positional[str] = "size_sweep",
-    px: tuple[int, ...] = (),
-    batch: tuple[int, ...] = (),
-    samples: int = 30,
-    out: Path | None = None,
-    once: bool = False,
-) -> int:
-    """Time both heads, interleaved, on the devices present: training step and inference.
-
-    $ gapbench time
-
-    $ gapbench time size_sweep --px 28 56 --batch 64 256 1024
-
-    Args:
-        experiment: Whose nets are timed.
-        px: Input sizes (default: those of the experiment).
-        batch: Batch sizes (default: the experiment's). A size stops at the first that does not fit in memory.
-        samples: Samples a head and cell, all kept.
-        out: Folder of the experiment's records (default: results/reproduced/NAME).
-        once: Do nothing where this environment has been timed already.
-    """
-    from gapbench.progress import watch_cells
-    from gapbench.sweep import find_experiment
-    from gapbench.worker import pin_process, share_programs
-
-    for flag, values in (("px", px), ("batch", batch), ("samples", (samples,))):
-        for value in values:
-            at_least(flag, value, 1)
-    path, declared = find_experiment(experiment)
-    folder = out or REPRODUCED / path.stem
-    pin_process()
-    share_programs()  # for what prepares the timing; the timed compilations pass it by
-    from gapbench.data import load
-    from gapbench.records import provenance
-    from gapbench.throughput import time_device
-    from gapbench.timings import file_name, write_throughput
-
-    if once and (folder / "throughput" / file_name(provenance())).is_file():
-        print(f"timed already: {folder / 'throughput' / file_name(provenance())}")
-        return 0
-    spec = declared.runs[0]
-    dataset = load(spec.task.dataset, spec.task.px)  # for the shape of its images and the number of its classes
-    sizes = px or tuple(dict.fromkeys(run_spec.task.px for run_spec in declared.runs))
-    batches = batch or (spec.recipe.batch,)
-    with watch_cells(1 + 2 * len(sizes) * len(batches)) as progress:
-        result = time_device(
-            spec,
-            declared.pair,
-            sizes,
-            batches,
-            image_channels=dataset.train_images.shape[-1],
-            classes=len(dataset.class_names),
-            samples=samples,
-            progress=progress,
-        )
-    print(write_throughput(folder, result))
-    return 0
 
 
 def status(experiment: Positional[str], out: Path | None = None) -> int:

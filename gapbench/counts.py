@@ -54,18 +54,35 @@ def count_head(head: str, channels: int, feature_px: int, classes: int) -> Count
     return HEAD_COUNTS[name](channels, feature_px, classes)
 
 
-def count_plain(backbone: Backbone, px: int, image_channels: int) -> Counts:
-    """Two 3×3 convolutions with bias a stage: (9·C_in + 1)·C_out parameters each, and 2·C where there is a norm."""
-    total, c_in = Counts(0, 0, 0), image_channels
+class Layer(NamedTuple):
+    """One 3×3 convolution."""
+
+    px: int  # side of its input
+    c_in: int
+    c_out: int
+
+
+def plain_layers(backbone: Backbone, px: int, image_channels: int) -> list[Layer]:
+    """The convolutions of a plain backbone: two a stage, then a 2×2 pool; channels double at each further stage."""
+    layers, c_in = list[Layer](), image_channels
     for stage in range(backbone.stages):
         c_out = backbone.width * 2**stage
-        for _ in range(2):
+        for channels in (c_in, c_out):
+            layers.append(Layer(px, channels, c_out))
             px -= 2 if backbone.padding == "valid" else 0
-            parameters = (9 * c_in + 1) * c_out + (2 * c_out if backbone.norm != "none" else 0)
-            total += Counts(parameters, 2 * 9 * c_in * c_out * px**2, FLOAT_BYTES * c_out * px**2)
-            c_in = c_out
-        px //= 2
-        total += Counts(0, 0, FLOAT_BYTES * c_out * px**2)  # the pooled map
+        px, c_in = px // 2, c_out
+    return layers
+
+
+def count_plain(backbone: Backbone, px: int, image_channels: int) -> Counts:
+    """Two 3×3 convolutions with bias a stage: (9·C_in + 1)·C_out parameters each, and 2·C where there is a norm."""
+    total = Counts(0, 0, 0)
+    for i, (px_in, c_in, c_out) in enumerate(plain_layers(backbone, px, image_channels)):
+        px = px_in - (2 if backbone.padding == "valid" else 0)
+        parameters = (9 * c_in + 1) * c_out + (2 * c_out if backbone.norm != "none" else 0)
+        total += Counts(parameters, 2 * 9 * c_in * c_out * px**2, FLOAT_BYTES * c_out * px**2)
+        if i % 2:
+            total += Counts(0, 0, FLOAT_BYTES * c_out * (px // 2) ** 2)  # the pooled map
     return total
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+import gapbench
 from gapbench.spec import Declaration, Experiment, ModelT, PositiveInt, RunSpec, UserError, validate
 
 SCHEMA = 2
@@ -99,7 +100,7 @@ def provenance() -> dict[str, Any]:
     devices = jax.devices()
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
-        "gapbench": importlib.metadata.version("gapbench"),
+        "gapbench": gapbench.__version__,  # a plain checkout has no metadata
         **source_state(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},

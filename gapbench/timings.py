@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,38 +10,26 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
+from gapbench.grids import Cell, Phase, Precision
 from gapbench.records import load_json, write_text
 from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe
 
-Phase = Literal["train", "infer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+MEMORY = ("argument", "output", "temp", "alias")  # what XLA's memory analysis tells
+SLOW_DOWN = 0.05  # by which the canary may change before the table warns
 
 
-class TimingRow(Declaration):
-    """One head in one phase at one input size and batch; what memory ended too early to measure is None."""
+class Samples(Declaration):
+    """Seconds of one compiled program, or why there are none."""
 
-    px: PositiveInt
-    batch: PositiveInt
-    head: str
-    phase: Phase  # train: a whole train step; infer: logits in eval mode
-    precision: Literal["float32"] = "float32"  # of the arrays; the matmul precision stands in the provenance
-    status: Literal["ok", "out_of_memory"]
+    status: Literal["ok", "out_of_memory", "skipped"]  # skipped: no time was left, or a smaller batch did not fit
     reason: str = ""  # why the status is not ok
-    trace_s: Positive | None = None  # Python to jaxpr, with cold caches
-    lower_s: Positive | None = None  # jaxpr to StableHLO
-    compile_s: Positive | None = None  # StableHLO to machine code, without the persistent cache
-    calls_per_sample: Count = 0  # a sample is the mean of so many calls; the same for both heads
-    samples_s: tuple[Positive, ...] = ()  # seconds a call, all of them, in order: two a block of A B B A
-    flops: PositiveInt | None = None  # of one call in closed form, training as three forward passes; None if unknown
-    xla_flops: Positive | None = None  # of one call as XLA counts it, elementwise operations included
-    argument_bytes: Count | None = None
-    output_bytes: Count | None = None
-    temp_bytes: Count | None = None
-    alias_bytes: Count | None = None  # of the output that lies in donated arguments
+    calls_per_sample: Count = 0  # a sample is the mean of so many calls; the same for all that were interleaved
+    samples_s: tuple[Positive, ...] = ()  # all of them, in order: two a block of A B B A
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "TimingRow":
+    def _is_whole(self) -> "Samples":
         ok = self.status == "ok"
         if not ok == bool(self.samples_s) == bool(self.calls_per_sample) == (not self.reason):
             raise ValueError("samples_s and no reason must be given when the status is ok, and only then")
@@ -48,17 +37,86 @@ class TimingRow(Declaration):
             raise ValueError("samples_s: a block has two samples a head, so their number is even")
         return self
 
+
+class TimingRow(Samples):
+    """One head in one cell and process. Seconds, FLOPs and Joules are of one step of the whole fleet; None: unknown."""
+
+    px: PositiveInt
+    batch: PositiveInt
+    precision: Precision = "float32"  # the matmul precision of float32 stands in the provenance
+    fleet: PositiveInt = 1
+    phase: Phase
+    head: str
+    process: Count = 0  # a fresh interpreter each
+    steps_per_call: PositiveInt = 1  # a call scans so many steps; every sample is divided by it
+    trace_s: Positive | None = None  # Python to jaxpr, with cold caches
+    lower_s: Positive | None = None  # jaxpr to StableHLO
+    compile_s: Positive | None = None  # StableHLO to machine code, without the persistent cache
+    flops: PositiveInt | None = None  # in closed form, training as three forward passes
+    xla_flops: Positive | None = None  # as XLA counts them, elementwise operations included, a scan's body once
+    xla_bytes: Positive | None = None  # that the compiled program's operations access; 0 for a library's kernel
+    argument_bytes: Count | None = None
+    output_bytes: Count | None = None
+    temp_bytes: Count | None = None
+    alias_bytes: Count | None = None  # of the output that lies in donated arguments
+    peak_bytes: Positive | None = None  # the device's own peak; None also where an earlier program's was higher
+    energy_j: Positive | None = None  # of the device, over calls of its own after the samples
+
+    @property
+    def cell(self) -> Cell:
+        """All but head and process."""
+        return Cell(self.px, self.batch, self.precision, self.fleet, self.phase)
+
+    @property
+    def images(self) -> int:
+        """A step's."""
+        return self.batch * self.fleet
+
     @property
     def images_per_s(self) -> Float[np.ndarray, "N"]:
-        """Of every sample: batch / seconds."""
-        return self.batch / np.asarray(self.samples_s, dtype=np.float64)
+        """Of every sample: batch · fleet / seconds."""
+        return self.images / np.asarray(self.samples_s, dtype=np.float64)
+
+    @property
+    def moved_bytes(self) -> float | None:
+        """Between memory and processor, at the least: XLA's count, or what the program holds, where that is more.
+
+        XLA counts what fused operations access and nothing for a library's kernel, such as a GPU's convolution.
+        """
+        both = [count for count in (self.xla_bytes, self.predicted_bytes) if count]
+        return max(both) if both else None
+
+    @property
+    def predicted_bytes(self) -> int | None:
+        """Arguments, outputs and temporaries, donated memory counted once: what the program holds at its peak."""
+        parts = [getattr(self, f"{name}_bytes") for name in MEMORY]
+        return None if None in parts else sum(parts[:3]) - parts[3]
 
 
 class Peaks(Declaration):
-    """What the device reached in the same process, the best of several."""
+    """What the device reached in one of the processes, the best of several."""
 
-    matmul_flops_per_s: Positive  # float32 arrays, at the matmul precision of the provenance
+    process: Count = 0
+    matmul_flops_per_s: dict[Precision, Positive]  # float32 at the matmul precision of the provenance
     copy_bytes_per_s: Positive  # read plus written
+
+
+class Canary(Declaration):
+    """The first cell of a process, timed first and again last: median seconds a step, summed over the heads."""
+
+    process: Count = 0
+    first_s: Positive
+    last_s: Positive
+
+    @property
+    def slow_down_s(self) -> float:
+        """Seconds a step that the device lost from the first to the last timing."""
+        return self.last_s - self.first_s
+
+    @property
+    def slow_down(self) -> float:
+        """As a fraction of the first timing; the table warns beyond SLOW_DOWN either way."""
+        return self.slow_down_s / self.first_s
 
 
 class Throughput(Declaration):
@@ -68,11 +126,45 @@ class Throughput(Declaration):
     provenance: dict[str, Any]
     pair: tuple[str, str]  # the reference head and the head under test
     backbone: Backbone
-    recipe: Recipe  # whose batch each row replaces
+    recipe: Recipe  # whose batch and precision each row replaces
     image_channels: PositiveInt
     classes: PositiveInt
-    peaks: Peaks
+    power: str = ""  # what energy_j was read from; empty where nothing reports power
+    peaks: tuple[Peaks, ...]  # one a process
+    canaries: tuple[Canary, ...] = ()  # one a process that timed anything
     rows: tuple[TimingRow, ...]
+
+
+class ConvolutionRow(Samples):
+    """One way of computing a fleet's 3×3 convolutions: forward and both gradients."""
+
+    px: PositiveInt
+    c_in: PositiveInt
+    c_out: PositiveInt
+    batch: PositiveInt
+    replicas: PositiveInt
+    precision: Precision
+    method: str  # a name in gapbench.models.convolution.METHODS
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What `choose_method` looks up, by the names of its table."""
+        return {name: getattr(self, name) for name in ("replicas", "px", "c_in", "c_out", "precision")}
+
+
+class Convolutions(Declaration):
+    """Every timing of the ways of convolving, of one environment."""
+
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    provenance: dict[str, Any]
+    device_kind: str  # JAX's name, the table's key
+    rows: tuple[ConvolutionRow, ...]
+
+
+def merge(parts: Sequence[Throughput]) -> Throughput:
+    """The timings of several processes as one."""
+    joined = {name: sum((getattr(part, name) for part in parts), ()) for name in ("peaks", "canaries", "rows")}
+    return parts[0].model_copy(update=joined)
 
 
 def file_name(provenance: dict[str, Any]) -> str:
@@ -85,26 +177,30 @@ def block_ratios(reference: TimingRow, treatment: TimingRow) -> Float[np.ndarray
     """Images per second of the treatment over those of the reference, one ratio an A B B A block.
 
     ratio = (a_1 + a_2) / (b_1 + b_2), in seconds: a steady drift of the machine cancels inside a block.
-    Raises ValueError unless both rows were measured, in one cell.
+    Raises ValueError unless both rows were measured, in one cell of one process.
     """
-    cells = {(row.px, row.batch, row.phase, row.precision, len(row.samples_s)) for row in (reference, treatment)}
+    cells = {(row.cell, row.process, len(row.samples_s)) for row in (reference, treatment)}
     if len(cells) > 1 or not reference.samples_s:
         raise ValueError(f"no pair: the cells {sorted(cells)} differ or have no samples")
     reference_s, treatment_s = (np.reshape(row.samples_s, (-1, 2)).mean(axis=1) for row in (reference, treatment))
     return np.asarray(reference_s / treatment_s)
 
 
-def write_throughput(out: Path, result: Throughput) -> Path:
+def write_throughput(out: Path, result: Throughput | Convolutions) -> Path:
     """Write `throughput/` and the environment's file name, one row a line; a rerun there replaces its file."""
     fields = result.model_dump(mode="json", by_alias=True)
     rows = ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop("rows"))
     lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-    path = out / "throughput" / file_name(result.provenance)
+    path = out / "throughput" / (PREFIX[type(result)] + file_name(result.provenance))
     write_text(path, "{\n" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "\n}\n")
     return path
 
 
+PREFIX: dict[type, str] = {Throughput: "", Convolutions: "convolutions-"}
+
+
 def load_throughput(out: Path) -> list[Throughput]:
     """Every environment's file below `out`, in the order of their names; UserError names a broken one and the mend."""
-    mend = "delete it and run gapbench time again"
-    return [load_json(Throughput, path, mend) for path in sorted((out / "throughput").glob("*.json"))]
+    folder = out / "throughput"
+    paths = sorted(set(folder.glob("*.json")) - set(folder.glob(f"{PREFIX[Convolutions]}*")))
+    return [load_json(Throughput, path, "delete it and run gapbench time again") for path in paths]

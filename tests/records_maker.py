@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 
 from gapbench.analysis.claims import Card, make_cards
-from gapbench.analysis.frames import curves_frame, throughput_frame
+from gapbench.analysis.frames import curves_frame
 from gapbench.analysis.metrics import measures_frame
+from gapbench.analysis.speed import throughput_frame
 from gapbench.counts import HEAD_COUNTS, count_backbone, count_spec_head
 from gapbench.records import SPLITS, Record, write_record, write_text
 from gapbench.spec import Backbone, Experiment, Recipe, RunSpec, Task, grid
-from gapbench.timings import Peaks, Throughput, TimingRow, write_throughput
+from gapbench.timings import Canary, Peaks, Throughput, TimingRow, write_throughput
 
 STEPS = 100
 EVALUATIONS = range(0, STEPS + 1, 10)
@@ -114,29 +115,30 @@ def by_head(flatten: Callable[[int], Curves], gap: Callable[[int], Curves]) -> C
 
 
 def throughput(
-    declared: Experiment, ratios: Sequence[float], phases: Iterable[str] = ("train", "infer"), **provenance: Any
+    declared: Experiment,
+    *ratios: Sequence[float],
+    phases: Iterable[str] = ("train", "infer"),
+    cell: dict[str, Any] | None = None,
+    last_s: float = 0.02,
+    **provenance: Any,
 ) -> Throughput:
-    """A timing of every size at the experiment's batch: gap is `ratios[i]` times as fast as flatten in block i."""
-    batch = declared.runs[0].recipe.batch
-    flatten_s = [0.01 * (1 + i / 100) for i in range(len(ratios))]  # the machine becomes slower from block to block
-    gap_s = [seconds / ratio for seconds, ratio in zip(flatten_s, ratios, strict=True)]
-    rows = [
-        TimingRow(
-            px=px,
-            batch=batch,
-            head=head,
-            phase=phase,
-            status="ok",
-            compile_s=1.5,
-            calls_per_sample=1,
-            samples_s=tuple(seconds for seconds in block_s for _ in range(2)),
-            flops=10**6,
-            temp_bytes=2**20,
-        )
-        for px in dict.fromkeys(spec.task.px for spec in declared.runs)
-        for phase in phases
-        for head, block_s in zip(declared.pair, (flatten_s, gap_s), strict=True)
-    ]
+    """A timing of every size at the experiment's batch, one process for each list of ratios.
+
+    In block i of process p gap is `ratios[p][i]` times as fast as flatten; the canary takes 0.02 s first, then `last_s`.
+    """
+    rows, batch = [], declared.runs[0].recipe.batch
+    for process, of_blocks in enumerate(ratios):
+        flatten_s = [0.01 * (1 + i / 100) for i in range(len(of_blocks))]  # the machine slows down, block by block
+        gap_s = [seconds / ratio for seconds, ratio in zip(flatten_s, of_blocks, strict=True)]
+        for px in dict.fromkeys(spec.task.px for spec in declared.runs):
+            for phase in phases:
+                for head, block_s in zip(declared.pair, (flatten_s, gap_s), strict=True):
+                    made = {"px": px, "batch": batch, "phase": phase, "head": head, "process": process}
+                    made |= {"status": "ok", "compile_s": 1.5, "calls_per_sample": 1, "flops": 10**6}
+                    made |= {f"{name}_bytes": 2**20 for name in ("argument", "output", "temp", "alias")}
+                    made["samples_s"] = tuple(seconds for seconds in block_s for _ in range(2))
+                    rows.append(TimingRow.model_validate(made | (cell or {})))
+    peaks = {"matmul_flops_per_s": {"float32": 1e10, "bfloat16": 4e10}, "copy_bytes_per_s": 1e10}
     return Throughput.model_validate(
         {
             "schema": 2,
@@ -146,7 +148,8 @@ def throughput(
             "recipe": declared.runs[0].recipe,
             "image_channels": 1,
             "classes": CLASSES,
-            "peaks": Peaks(matmul_flops_per_s=1e10, copy_bytes_per_s=1e10),
+            "peaks": [Peaks(process=process, **peaks) for process in range(len(ratios))],
+            "canaries": [Canary(process=process, first_s=0.02, last_s=last_s) for process in range(len(ratios))],
             "rows": rows,
         }
     )

@@ -15,8 +15,8 @@ from records_maker import PROVENANCE
 from gapbench import cli
 from gapbench.race import FILE, Entry, Race, load_race, write_race
 from gapbench.report import make_report
+from gapbench.report.race import race_frame, speed_block
 from gapbench.report.readme import fill_blocks
-from gapbench.report.speed import race_frame, speed_block
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 from gapbench.sweep import ROOT
 

@@ -3,23 +3,21 @@
 import itertools
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gapbench import throughput
+from gapbench import stopwatch, throughput
+from gapbench.grids import Cell, Grid, closed_form, spec_at
+from gapbench.peaks import measure_peaks
+from gapbench.power import SampledPower, energy_of
+from gapbench.programs import compile_head
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
-from gapbench.throughput import (
-    Timed,
-    compile_head,
-    interleave,
-    measure_peaks,
-    needed_bytes,
-    time_device,
-    warm_up,
-)
-from gapbench.timings import Peaks, Throughput, TimingRow, block_ratios, load_throughput, write_throughput
+from gapbench.stopwatch import Timed, interleave, warm_up
+from gapbench.throughput import needed_bytes, time_device, write_profile
+from gapbench.timings import Peaks, Throughput, TimingRow, block_ratios, load_throughput, merge, write_throughput
 
 PAIR = ("flatten", "gap")
 SPEC = RunSpec(
@@ -29,8 +27,8 @@ SPEC = RunSpec(
     recipe=Recipe(optimizer="sgd", schedule="constant", peak_lr=1e-3, batch=8, steps=10, eval_every=10, warmup_steps=1),
     seed=0,
 )
-SHAPE = {"image_channels": 1, "classes": 10}
-PEAKS = Peaks(matmul_flops_per_s=5e10, copy_bytes_per_s=1e10)
+SHAPE = (1, 10)  # channels, classes
+PEAKS = Peaks(matmul_flops_per_s={"float32": 5e10}, copy_bytes_per_s=1e10)
 
 
 def row(head: str, samples_s: tuple[float, ...], **fields: Any) -> TimingRow:
@@ -48,7 +46,7 @@ def result(**provenance: Any) -> Throughput:
         recipe=SPEC.recipe,
         image_channels=1,
         classes=10,
-        peaks=PEAKS,
+        peaks=(PEAKS,),
         rows=(
             row("flatten", (0.1 + 0.2, 1 / 3)),
             row("gap", (), status="out_of_memory", reason="full", calls_per_sample=0),
@@ -59,7 +57,7 @@ def result(**provenance: Any) -> Throughput:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warm-up by count alone."""
-    monkeypatch.setattr(throughput, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(stopwatch, "WARM_UP_S", 0.0)
 
 
 class FakeDevice:
@@ -111,7 +109,9 @@ def test_block_ratios_pair_the_samples_of_each_block() -> None:
     np.testing.assert_array_equal(gap.images_per_s, [8.0, 8.0, 8 / 3, 8 / 5])
 
 
-@pytest.mark.parametrize("other", [{"batch": 16}, {"phase": "train"}, {"px": 16}, {"samples_s": (1.0, 1.0)}])
+@pytest.mark.parametrize(
+    "other", [{"batch": 16}, {"phase": "train"}, {"px": 16}, {"fleet": 2}, {"process": 1}, {"samples_s": (1.0, 1.0)}]
+)
 def test_block_ratios_refuse_rows_of_two_cells(other: dict[str, Any]) -> None:
     samples = other.get("samples_s", (1.0, 1.0, 1.0, 1.0))
     fields = {name: value for name, value in other.items() if name != "samples_s"}
@@ -136,14 +136,14 @@ TOLD: list[str] = []
 def timed() -> Throughput:
     """Both heads in both phases at batch 16; the four programs stay in PROGRAMS for the tests of the sweep."""
 
-    def keep(spec: RunSpec, phase: Any, shape: tuple[int, int]) -> tuple[Timed, dict[str, Any]]:
-        return PROGRAMS.setdefault((spec.head, phase), compile_head(spec, phase, shape))
+    def keep(spec: RunSpec, cell: Cell, shape: tuple[int, int]) -> tuple[Timed, dict[str, Any]]:
+        return PROGRAMS.setdefault((spec.head, cell.phase), compile_head(spec, cell, shape))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "WARM_UP_S", 0.0)
-        patch.setattr(throughput, "measure_peaks", lambda: PEAKS)
+        patch.setattr(stopwatch, "WARM_UP_S", 0.0)
+        patch.setattr(throughput, "measure_peaks", lambda *_: PEAKS)
         patch.setattr(throughput, "compile_head", keep)
-        return time_device(SPEC, PAIR, [8], [16], samples=3, progress=TOLD.append, **SHAPE)
+        return time_device(SPEC, PAIR, Grid([8], [16]), SHAPE, samples=3, progress=TOLD.append)
 
 
 @pytest.fixture
@@ -154,16 +154,17 @@ def rows(timed: Throughput) -> tuple[TimingRow, ...]:
 @pytest.fixture
 def compiled(timed: Throughput, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs of batch 16 stand for those of every size and batch, so that a sweep compiles nothing."""
-    monkeypatch.setattr(throughput, "measure_peaks", lambda: PEAKS)
-    monkeypatch.setattr(throughput, "compile_head", lambda spec, phase, shape: PROGRAMS[spec.head, phase])
+    monkeypatch.setattr(throughput, "measure_peaks", lambda *_: PEAKS)
+    monkeypatch.setattr(throughput, "compile_head", lambda spec, cell, shape: PROGRAMS[spec.head, cell.phase])
 
 
 def test_both_heads_are_timed_in_both_phases_with_their_compile_times_and_memory(rows: tuple[TimingRow, ...]) -> None:
     assert [(r.phase, r.head, r.status) for r in rows] == [(p, h, "ok") for p in ("train", "infer") for h in PAIR]
     assert TOLD == [
         "peaks of the device: matmul and copy",
-        "8px, batch 16, train: flatten and gap",
-        "8px, batch 16, infer: flatten and gap",
+        "8px, batch 16, float32, train: flatten and gap",
+        "8px, batch 16, float32, infer: flatten and gap",
+        "the first cell again",
     ]
     assert all(len(r.samples_s) == 4 for r in rows)
     assert all(min(r.trace_s or 0, r.lower_s or 0, r.compile_s or 0) > 0 for r in rows)
@@ -197,10 +198,14 @@ def test_a_batch_that_does_not_fit_is_a_row_and_larger_ones_are_not_tried(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(throughput, "free_memory", lambda: 1.0)
-    rows = time_device(SPEC, PAIR, [8, 10], [4, 2], phases=["infer"], progress=told.append, **SHAPE).rows
-    assert [(r.px, r.batch, r.head) for r in rows] == [(px, 2, head) for px in (8, 10) for head in PAIR]
-    assert {r.status for r in rows} == {"out_of_memory"}
-    assert all("1 are free" in r.reason and r.samples_s == () and r.compile_s for r in rows)
+    rows = time_device(SPEC, PAIR, Grid([8, 10], [2, 4], phase=["infer"]), SHAPE, progress=told.append).rows
+    tried, left = [r for r in rows if r.batch == 2], [r for r in rows if r.batch == 4]
+    assert (
+        [(r.px, r.head) for r in tried] == [(r.px, r.head) for r in left] == [(px, h) for px in (8, 10) for h in PAIR]
+    )
+    assert {r.status for r in tried} == {"out_of_memory"}
+    assert all("1 are free" in r.reason and r.samples_s == () and r.compile_s for r in tried)
+    assert {(r.status, r.reason) for r in left} == {("skipped", "batch 2 did not fit")}
     assert len(told) == 1 + 2
 
 
@@ -210,9 +215,13 @@ def test_inference_goes_on_where_only_training_is_out_of_memory(
     train, infer = (sum(needed_bytes(r.model_dump()) for r in part) for part in (rows[:2], rows[2:]))
     assert infer < train - 1
     monkeypatch.setattr(throughput, "free_memory", lambda: train - 1)
-    swept = time_device(SPEC, PAIR, [8], [16, 32], samples=2, **SHAPE).rows
-    assert [r.status for r in swept] == ["out_of_memory"] * 2 + ["ok"] * 4
-    assert [(r.batch, r.phase) for r in swept[::2]] == [(16, "train"), (16, "infer"), (32, "infer")]
+    swept = time_device(SPEC, PAIR, Grid([8], [16, 32]), SHAPE, samples=2).rows
+    assert {(r.batch, r.phase): r.status for r in swept} == {
+        (16, "train"): "out_of_memory",
+        (16, "infer"): "ok",
+        (32, "train"): "skipped",
+        (32, "infer"): "ok",
+    }
     assert swept[0].reason == f"both heads together need {train} bytes, {train - 1} are free"
 
 
@@ -224,8 +233,8 @@ def test_a_device_that_runs_out_in_a_call_gives_rows_with_its_reason(
         raise error
 
     monkeypatch.setattr(throughput, "interleave", fail)
-    rows = time_device(SPEC, PAIR, [8], [2, 4], phases=["infer"], **SHAPE).rows
-    assert [(r.batch, r.status) for r in rows] == [(2, "out_of_memory")] * 2
+    rows = time_device(SPEC, PAIR, Grid([8], [2, 4], phase=["infer"]), SHAPE).rows
+    assert [(r.batch, r.status) for r in rows] == [(2, "out_of_memory")] * 2 + [(4, "skipped")] * 2
     assert str(error) in rows[0].reason
 
 
@@ -237,7 +246,7 @@ def test_another_error_of_the_device_is_not_taken_for_full_memory(
 
     monkeypatch.setattr(throughput, "interleave", fail)
     with pytest.raises(throughput.jax.errors.JaxRuntimeError, match="broken"):
-        time_device(SPEC, PAIR, [8], [2], phases=["infer"], **SHAPE)
+        time_device(SPEC, PAIR, Grid([8], [2], phase=["infer"]), SHAPE)
 
 
 def test_every_timed_training_call_is_a_step_that_moves_the_parameters(
@@ -259,9 +268,9 @@ def test_compile_times_are_measured_without_the_persistent_cache(
     old = config.jax_compilation_cache_dir, config.jax_persistent_cache_min_compile_time_secs
     config.update("jax_compilation_cache_dir", str(tmp_path))
     config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    throughput.compilation_cache.reset_cache()
+    stopwatch.compilation_cache.reset_cache()
     try:
-        with throughput.no_compile_cache():
+        with stopwatch.no_compile_cache():
             throughput.jax.jit(lambda x: x * 3.0)(1.0)
         assert list(tmp_path.iterdir()) == []
         throughput.jax.jit(lambda x: x * 5.0)(1.0)
@@ -269,19 +278,107 @@ def test_compile_times_are_measured_without_the_persistent_cache(
     finally:
         config.update("jax_compilation_cache_dir", old[0])
         config.update("jax_persistent_cache_min_compile_time_secs", old[1])
-        throughput.compilation_cache.reset_cache()
+        stopwatch.compilation_cache.reset_cache()
 
 
 def test_a_size_too_small_for_the_backbone_is_refused_with_the_mend() -> None:
     deep = SPEC.model_copy(update={"backbone": Backbone(width=4, stages=3)})
     with pytest.raises(UserError, match="use px >= 8"):
-        time_device(deep, PAIR, [8, 4], [2], **SHAPE)
+        time_device(deep, PAIR, Grid([8, 4], [2]), SHAPE)
 
 
-def test_peaks_are_those_of_a_computer(quick: None) -> None:
-    peaks = measure_peaks()
-    assert 1e8 < peaks.matmul_flops_per_s < 1e16
-    assert 1e8 < peaks.copy_bytes_per_s < 1e14
+def test_peaks_are_those_of_a_computer_in_each_precision(quick: None) -> None:
+    measured = measure_peaks(("float32", "bfloat16"), process=2)
+    assert measured.process == 2
+    assert list(measured.matmul_flops_per_s) == ["float32", "bfloat16"]
+    assert all(1e8 < rate < 1e16 for rate in measured.matmul_flops_per_s.values())
+    assert 1e8 < measured.copy_bytes_per_s < 1e14
+
+
+def test_a_grid_follows_every_axis_alone_before_it_combines_two() -> None:
+    cells = Grid([28, 14], [64, 256], ["float32", "bfloat16"], [1, 8], ["train"]).cells
+    assert len(set(cells)) == len(cells) == 2**4
+    assert cells[0] == Cell(28, 64, "float32", 1, "train")
+    alone = [Cell(14, 64, "float32", 1, "train"), Cell(28, 256, "float32", 1, "train")]
+    alone += [Cell(28, 64, "bfloat16", 1, "train"), Cell(28, 64, "float32", 8, "train")]
+    assert set(cells[1:5]) == set(alone)
+
+
+def test_a_fleet_counts_the_images_and_the_flops_of_all_its_replicas(quick: None) -> None:
+    cell = Cell(8, 4, "bfloat16", 3, "train")
+    spec = spec_at(SPEC, cell, "gap")
+    assert (spec.recipe.batch, spec.recipe.precision) == (4, "bfloat16")
+    fleet, fields = compile_head(spec, cell, SHAPE)
+    # three replicas of batch 4, three passes; 23,040 + 144 FLOPs an image as above; kept in two bytes instead of four
+    assert closed_form(spec, cell, SHAPE)[0] == 3 * 3 * 4 * (23_040 + 144)
+    assert fields["steps_per_call"] == 1  # on a CPU
+    before = np.array(fleet.carry.params["head"]["dense"]["kernel"][...])
+    assert before.shape == (3, 4, 10)
+    fleet.call()
+    after = np.array(fleet.carry.params["head"]["dense"]["kernel"][...])
+    assert fleet.carry.step.tolist() == [1, 1, 1]
+    assert after.dtype == np.float32
+    assert np.abs(after - before).max() > 1e-5
+
+
+def test_when_the_time_is_spent_the_rest_is_skipped_and_says_so(compiled: None) -> None:
+    timed = time_device(SPEC, PAIR, Grid([8], [2, 4]), SHAPE, samples=2, budget_s=0.0)
+    assert [r.status for r in timed.rows] == ["skipped"] * 8
+    assert {r.reason for r in timed.rows} == {"the time budget of 0 s was spent"}
+    assert timed.canaries == ()
+
+
+def test_the_canary_times_the_first_cell_again(compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    medians_s = iter([(0.01, 0.03), (1.0, 1.0), (0.02, 0.04)])  # the first cell, the second, the first again
+    monkeypatch.setattr(throughput, "interleave", lambda heads, samples: (1, tuple([s, s] for s in next(medians_s))))
+    (canary,) = time_device(SPEC, PAIR, Grid([8], [16]), SHAPE, samples=2).canaries
+    assert canary.slow_down_s == pytest.approx(0.02)  # 0.02 + 0.04 - (0.01 + 0.03)
+    assert canary.slow_down == pytest.approx(0.5)
+
+
+def test_memory_that_the_device_reports_stands_beside_the_predicted(
+    compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = {"bytes_in_use": 100, "peak_bytes_in_use": iter([500, 900, 900, 900])}  # one new peak, then none
+    monkeypatch.setattr(
+        throughput, "memory_stat", lambda name: stats[name] if name == "bytes_in_use" else next(stats[name])
+    )
+    rows = time_device(SPEC, PAIR, Grid([8], [16], phase=["train"]), SHAPE, samples=2).rows
+    assert [r.peak_bytes for r in rows] == [800, None]
+    assert all(r.predicted_bytes == needed_bytes(r.model_dump()) for r in rows)
+
+
+def test_energy_is_what_a_counter_moves_in_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapbench.power.ENERGY_S", 0.01)
+    spent = [0.0]
+
+    def call() -> None:
+        spent[0] += 2.5
+
+    assert energy_of(call, lambda: spent[0]) == pytest.approx(2.5)
+    assert energy_of(call, lambda: 7.0) is None
+
+
+def test_sampled_watts_become_joules() -> None:
+    power = SampledPower(lambda: 100.0)
+    start = time.perf_counter()
+    time.sleep(0.3)
+    power.close()
+    assert power() == pytest.approx(100 * (time.perf_counter() - start), rel=0.5)
+
+
+def test_a_profile_is_a_trace_that_viewers_open(compiled: None, tmp_path: Any) -> None:
+    write_profile({"gap": PROGRAMS["gap", "infer"][0]}, tmp_path, calls=1)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(name.endswith(".xplane.pb") for name in names)  # TensorBoard
+    assert "perfetto_trace.json.gz" in names
+
+
+def test_processes_are_merged_row_by_row() -> None:
+    first, second = result(), result()
+    both = merge([first, second])
+    assert both.rows == first.rows + second.rows
+    assert len(both.peaks) == 2
 
 
 def test_a_timing_of_the_device_is_written_and_read_back_whole(timed: Throughput, tmp_path: Any) -> None:
@@ -295,7 +392,9 @@ def test_a_rerun_replaces_the_file_of_its_environment_and_no_other(tmp_path: Any
     assert first == tmp_path / "throughput" / "cpu-amd-epyc-family-25-model-1-avx2-x1-jax0.12.0.1.json"
     other = result(platform="gpu", device="NVIDIA H100 80GB HBM3", devices=4)
     assert write_throughput(tmp_path, other).name == "gpu-nvidia-h100-80gb-hbm3-x4-jax0.12.0.1.json"
-    faster = result().model_copy(update={"peaks": Peaks(matmul_flops_per_s=6e10, copy_bytes_per_s=1e10)})
+    faster = result().model_copy(
+        update={"peaks": (Peaks(matmul_flops_per_s={"float32": 6e10}, copy_bytes_per_s=1e10),)}
+    )
     assert write_throughput(tmp_path, faster) == first
     assert load_throughput(tmp_path) == [faster, other]
     assert len([line for line in first.read_text().splitlines() if '"samples_s"' in line]) == 2  # one row a line

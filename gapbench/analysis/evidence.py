@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from gapbench.analysis.claims import Card, make_cards
-from gapbench.analysis.frames import curves_frame, throughput_frame, timing_frame
+from gapbench.analysis.frames import curves_frame, timing_frame
 from gapbench.analysis.metrics import measures_frame
+from gapbench.analysis.speed import throughput_frame
 from gapbench.records import Record, load_folder
 from gapbench.spec import Experiment, UserError
 from gapbench.timings import load_throughput
@@ -23,7 +24,7 @@ class Evidence:
     curves: pd.DataFrame  # a row a run and evaluated step
     measures: pd.DataFrame  # a row a trained run
     timing: pd.DataFrame  # a row a run, seconds
-    throughput: pd.DataFrame  # a row an environment, size, batch and phase
+    throughput: pd.DataFrame  # a row an environment and timed cell
     cards: list[Card]
 
 

@@ -10,9 +10,10 @@ from gapbench.analysis.claims import Card
 from gapbench.analysis.evidence import Evidence, load_evidence
 from gapbench.race import FILE, Race, load_race
 from gapbench.records import write_bytes
-from gapbench.report.figures import make_figures, render
+from gapbench.report.drawing import render
+from gapbench.report.figures import make_figures
 from gapbench.report.page import render_page
-from gapbench.report.speed import draw_race, race_table, speed_lines
+from gapbench.report.race import draw_race, race_table, speed_lines
 from gapbench.report.table import Table
 from gapbench.report.tables import make_tables
 

@@ -1,74 +1,17 @@
-"""Frames to figures: PNG for the README, SVG for the page; colour-blind safe, and told apart without colour too."""
+"""Frames to figures, by name: what was learnt here, how fast it runs in `speed_figures`."""
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cells, paired_values
-
-COLOURS = ("#d55e00", "#0072b2")  # vermillion and blue of Okabe and Ito: reference head, head under test
-MARKERS = ("o", "s")
-DASHES = ("-", "--")
-PHASES = (("train", "training step", "#009e73"), ("infer", "inference", "#cc79a7"))
-STYLE: dict[Any, Any] = {
-    "font.size": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "svg.hashsalt": "gapbench",  # element ids that do not change from run to run
-    "svg.fonttype": "none",
-    "savefig.dpi": 130,
-}
-WIDTH = 8.0  # inches, at a font that is still readable at half of it
-
-
-def render(draw: Callable[[Any], Figure], evidence: Any) -> dict[str, bytes]:
-    """The figure as `png` and `svg` bytes, without dates or versions in them."""
-    with plt.rc_context(STYLE):
-        figure = draw(evidence)
-        figure.draw_without_rendering()  # lays out once, for both formats
-        figure.set_layout_engine("none")
-        files = {}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
-            files[kind] = buffer.getvalue()
-        plt.close(figure)
-    return files
-
-
-def panels(n: int, height: float = 3.4, **options: Any) -> tuple[Figure, list[Axes]]:
-    """One row of n panels."""
-    figure, axes = plt.subplots(1, n, figsize=(WIDTH, height), squeeze=False, **options)
-    return figure, list(axes[0])
-
-
-def in_percent(axis: Any, decimals: int | None = 0) -> None:
-    """Tick labels of fractions in percent."""
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
-
-
-def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
-    """One legend for all panels, above them."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+from gapbench.report.drawing import COLOURS, DASHES, MARKERS, draw_points, in_percent, legend_above, panels, render
+from gapbench.report.speed_figures import draw_roofline, draw_throughput_ratio
 
 
 def draw_learning_curves(evidence: Evidence) -> Figure:
@@ -93,13 +36,6 @@ def draw_learning_curves(evidence: Evidence) -> Figure:
     axes[0].set_ylabel("accuracy")
     legend_above(figure, axes[0], 4)
     return figure
-
-
-def draw_points(ax: Axes, x: Sequence[float | int], intervals: Sequence[stats.Interval], **look: Any) -> None:
-    """Estimates with their intervals as error bars."""
-    mean = np.array([interval.estimate for interval in intervals])
-    ends = np.array([[interval.low, interval.high] for interval in intervals]).T
-    ax.errorbar(x, mean, yerr=np.abs(ends - mean), capsize=5, **look)
 
 
 def means_by_size(evidence: Evidence, head: str, measure: str) -> dict[int, stats.Interval]:
@@ -211,37 +147,6 @@ def draw_paired_differences(evidence: Evidence) -> Figure:
     return figure
 
 
-def draw_throughput_ratio(evidence: Evidence) -> Figure:
-    """Images per second, gap / flatten, against input size and against batch, training and inference."""
-    figure, axes = panels(2, height=3.8, sharey=True)
-    throughput = evidence.throughput
-    timed = throughput[throughput["status"] == "ok"] if len(throughput) else throughput
-    if timed.empty:
-        axes[0].text(0.5, 0.5, "no timings yet", ha="center", transform=axes[0].transAxes)
-        return figure
-    timed = timed[timed["device"] == timed["device"].iloc[0]]
-    for ax, along, fixed in zip(axes, ("px", "batch"), ("batch", "px"), strict=True):
-        kept = int(timed[fixed].max())  # of the axis that stands still
-        if fixed == "batch" and evidence.experiment.runs[0].recipe.batch in set(timed["batch"]):
-            kept = evidence.experiment.runs[0].recipe.batch
-        for i, (phase, label, colour) in enumerate(PHASES):
-            rows = timed[(timed["phase"] == phase) & (timed[fixed] == kept)].sort_values(along)
-            intervals = [stats.Interval(r.estimate, r.low, r.high, int(r.n), r.method) for r in rows.itertuples()]
-            if intervals:
-                draw_points(ax, rows[along].tolist(), intervals, fmt=MARKERS[i] + DASHES[i], color=colour, label=label)
-        if along == "batch":
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.axhline(1, color="#444444", linewidth=1)
-        ax.set(xlabel={"px": "input size, px", "batch": "batch"}[along], xticks=sorted(timed[along].unique()))
-        ax.set_title(f"at batch {kept}" if fixed == "batch" else f"at {kept} px")
-    axes[0].set_ylabel(f"images per second,\n{evidence.experiment.pair[1]} / {evidence.experiment.pair[0]}")
-    legend_above(figure, axes[0], 2)
-    device = timed.iloc[0]
-    figure.supxlabel(f"{device['platform'].upper()}: {device['device']}, jax {device['jax']}", fontsize=9)
-    return figure
-
-
 DRAW: dict[str, Callable[[Evidence], Figure]] = {
     "learning_curves": draw_learning_curves,
     "overfit_by_size": draw_overfit_by_size,
@@ -249,6 +154,7 @@ DRAW: dict[str, Callable[[Evidence], Figure]] = {
     "time_to_target": draw_time_to_target,
     "accuracy_by_parameters": draw_accuracy_by_parameters,
     "throughput_ratio": draw_throughput_ratio,
+    "roofline": draw_roofline,
 }
 
 

@@ -17,7 +17,8 @@ CAPTIONS = {
     "paired_differences": "Is it real? One dot a pair of runs that differ in the head alone.",
     "time_to_target": "How long until the target? Kaplan-Meier curves; a marker at the end: runs that never got there.",
     "accuracy_by_parameters": "What do the parameters buy?",
-    "throughput_ratio": "Is it cheaper to run? Above one, gap is faster.",
+    "throughput_ratio": "Is it cheaper to run? Above one, gap is faster; bars are 95 % intervals over processes.",
+    "roofline": "What limits it? Under the slope: memory; under the flat line: arithmetic. Filled: float32.",
 }
 MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?", "depends": "±"}  # beside the colour
 

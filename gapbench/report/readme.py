@@ -13,7 +13,7 @@ from gapbench.analysis.evidence import Evidence
 from gapbench.race import Race
 from gapbench.records import write_text
 from gapbench.report.page import MARKS
-from gapbench.report.speed import speed_block
+from gapbench.report.race import speed_block
 from gapbench.spec import UserError
 
 ANSWERS = {"yes": "✓", "no": "✗", "unknown": "?"}

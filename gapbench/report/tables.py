@@ -1,4 +1,4 @@
-"""The five tables, each a function of the evidence, under a caption that stands alone."""
+"""The tables, each a function of the evidence, under a caption that stands alone; those of speed in `speed_tables`."""
 
 from dataclasses import asdict
 
@@ -9,6 +9,7 @@ from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import compare_pairs
 from gapbench.analysis.stats import kaplan_meier, restricted_mean
 from gapbench.counts import count_head, count_net, optimizer_bytes
+from gapbench.report.speed_tables import efficiency_table, throughput_table
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
 
 
@@ -194,43 +195,6 @@ def convergence_rows(evidence: Evidence, target: float) -> pd.DataFrame:
     return rows.assign(target=target)
 
 
-def throughput_table(evidence: Evidence) -> Table:
-    """Images per second of both heads, and their paired ratio, by device, size, batch and phase."""
-    throughput = evidence.throughput
-    flatten, gap = evidence.experiment.pair
-
-    def speed(row: Row, head: str) -> str:
-        ends = between(row.get(f"{head}_images_per_s_q25"), row.get(f"{head}_images_per_s_q75"), number)
-        return f"{number(row.get(f'{head}_images_per_s_median'))} {ends}"
-
-    columns: Columns = {
-        "device": lambda r: f"{r['platform'].upper()}: {r['device']}, jax {r['jax']}",
-        "phase": lambda r: r["phase"],
-        "px": lambda r: str(r["px"]),
-        "batch": lambda r: str(r["batch"]),
-        f"{flatten} images/s (IQR)": lambda r: speed(r, flatten),
-        f"{gap} images/s (IQR)": lambda r: speed(r, gap),
-        f"{gap} / {flatten}": lambda r: number(r.get("estimate")),
-        "95 % interval": lambda r: between(r.get("low"), r.get("high"), number),
-        "n": lambda r: number(int(r["n"])) if pd.notna(r.get("n")) else "–",
-        f"p95 s a call ({flatten}, {gap})": lambda r: ", ".join(
-            number(r.get(f"{h}_step_s_p95")) for h in (flatten, gap)
-        ),
-        "of matmul peak": lambda r: ", ".join(percent(r.get(f"{h}_of_matmul_peak")) for h in (flatten, gap)),
-        "compile s": lambda r: ", ".join(number(r.get(f"{h}_compile_s"), 2) for h in (flatten, gap)),
-        "status": lambda r: r["status"],
-    }
-    on_cpu = throughput.empty or set(throughput["platform"]) == {"cpu"}
-    caption = (
-        "Throughput of the pair, interleaved A B B A in one process (on a CPU: one core) on random images; the ratio is"
-        " the median over blocks (n), its interval a percentile bootstrap over blocks. What varied: the moment of the"
-        " call; the device and the program did not. Compile seconds are XLA's; tracing and lowering, closed-form and"
-        f" XLA's FLOPs and bytes stand in the CSV. {'CPU rows only: no accelerator was at hand. ' if on_cpu else ''}"
-        f"{'NO TIMINGS YET: gapbench time makes them.' if throughput.empty else ''}"
-    ).strip()
-    return Table("throughput", caption, throughput, columns)
-
-
 def claims_table(evidence: Evidence) -> Table:
     """Every card, the claim over all cells after its cells."""
     order = list(CLAIMS)
@@ -259,6 +223,6 @@ def claims_table(evidence: Evidence) -> Table:
 
 
 def make_tables(evidence: Evidence) -> list[Table]:
-    """All five, the verdicts first."""
-    makers = (claims_table, parameters_table, overfitting_table, convergence_table, throughput_table)
-    return [make(evidence) for make in makers]
+    """All six, the verdicts first."""
+    learnt = (claims_table, parameters_table, overfitting_table, convergence_table)
+    return [make(evidence) for make in (*learnt, throughput_table, efficiency_table)]

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter
 
 from gapbench.analysis.stats import median_interval
 from gapbench.race import REFERENCE, Race
-from gapbench.report.figures import COLOURS, panels
+from gapbench.report.drawing import COLOURS, panels
 from gapbench.report.table import Columns, Row, Table, between, number, percent
 
 PICTURE = "results/published/speed/figures/rivals.png"

@@ -1,0 +1,129 @@
+"""Which way of computing a fleet's convolutions is the fastest here? Times all, and writes the table of winners."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gapbench.counts import Layer, plain_layers
+from gapbench.grids import Cell, Grid
+from gapbench.models import convolution
+from gapbench.models.convolution import METHODS
+from gapbench.peaks import free_memory
+from gapbench.records import provenance, write_text
+from gapbench.spec import Backbone
+from gapbench.stopwatch import Timed, interleave, out_of_memory
+from gapbench.throughput import needed_bytes
+from gapbench.timings import MEMORY, ConvolutionRow, Convolutions
+
+PAYS = 1.05  # a way other than XLA's own must be so many times as fast, or it is not worth its memory
+
+
+def make_method(method: str, cell: Cell, layer: Layer, padding: str) -> Timed:
+    """Forward and both gradients on normal numbers, compiled; raises MemoryError where that does not fit."""
+    rng, dtype = np.random.default_rng(0), jnp.dtype(cell.precision)
+
+    def normal(*shape: int) -> jax.Array:
+        drawn = rng.normal(size=(*shape[1:],)).astype(np.float32)
+        return jnp.stack([jnp.asarray(drawn, dtype)] * shape[0])
+
+    x = normal(cell.fleet, cell.batch, layer.px, layer.px, layer.c_in)
+    kernel = normal(cell.fleet, 3, 3, layer.c_in, layer.c_out)
+    px = layer.px - (2 if padding == "VALID" else 0)
+    dy = normal(cell.fleet, cell.batch, px, px, layer.c_out)
+
+    def both_ways(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> Any:
+        y, back = jax.vjp(lambda x, kernel: METHODS[method](x, kernel, padding), x, kernel)
+        return y, back(dy)
+
+    free = free_memory()
+    compiled = jax.jit(both_ways).lower(x, kernel, dy).compile()
+    memory = compiled.memory_analysis()
+    needed = needed_bytes({f"{name}_bytes": getattr(memory, f"{name}_size_in_bytes", None) for name in MEMORY})
+    if needed > free:
+        raise MemoryError(f"{needed} bytes are needed, {free:.0f} are free")
+    return Timed(lambda carry: (carry, compiled(x, kernel, dy)), ())
+
+
+def row_at(cell: Cell, layer: Layer) -> dict[str, Any]:
+    """What a row says of where it was timed."""
+    return {**layer._asdict(), "batch": cell.batch, "replicas": cell.fleet, "precision": cell.precision}
+
+
+def time_layer(cell: Cell, layer: Layer, padding: str, samples: int) -> list[ConvolutionRow]:
+    """A row a method; one that does not fit in memory leaves the others to be timed."""
+    rows, programs = dict[str, dict[str, Any]](), dict[str, Timed]()
+    for method in METHODS:
+        rows[method] = {**row_at(cell, layer), "method": method, "status": "ok"}
+        try:
+            programs[method] = make_method(method, cell, layer, padding)
+            programs[method].call()
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            programs.pop(method, None)
+            rows[method] |= {"status": "out_of_memory", "reason": out_of_memory(error)}
+    if programs:
+        calls, seconds = interleave(list(programs.values()), samples)
+        for method, all_s in zip(programs, seconds, strict=True):
+            rows[method] |= {"calls_per_sample": calls, "samples_s": tuple(all_s)}
+    return [ConvolutionRow(**row) for row in rows.values()]
+
+
+def time_convolutions(
+    backbone: Backbone,
+    grid: Grid,
+    image_channels: int,
+    *,
+    samples: int = 10,
+    budget_s: float = math.inf,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Convolutions:
+    """Every convolution of the backbone at every size, fleet and precision of the grid, each shape once."""
+    start, rows, seen = time.perf_counter(), list[ConvolutionRow](), set[tuple[Any, ...]]()
+    for cell in grid.cells:
+        for layer in plain_layers(backbone, cell.px, image_channels):
+            if (at := (layer, *cell[1:])) in seen:
+                continue
+            seen.add(at)
+            if time.perf_counter() - start > budget_s:
+                row = row_at(cell, layer) | {
+                    "status": "skipped",
+                    "reason": f"the time budget of {budget_s:g} s was spent",
+                }
+                rows += [ConvolutionRow(**row, method=method) for method in METHODS]
+                continue
+            progress(f"{cell.fleet} × {layer.px}px, {layer.c_in} to {layer.c_out} channels, {cell.precision}")
+            rows += time_layer(cell, layer, "VALID" if backbone.padding == "valid" else "SAME", samples)
+    return Convolutions(provenance=provenance(), device_kind=jax.devices()[0].device_kind, rows=tuple(rows))
+
+
+def fastest(rows: Sequence[ConvolutionRow]) -> list[dict[str, Any]]:
+    """The table's rows: `grouped`, unless the fastest other method pays; shapes without any timing are left out."""
+    medians: dict[str, tuple[dict[str, Any], dict[str, float]]] = {}
+    for row in rows:
+        if row.status == "ok":
+            _, found = medians.setdefault(json.dumps(row.shape), (row.shape, {}))
+            found[row.method] = float(np.median(row.samples_s))
+    table = []
+    for shape, found in medians.values():
+        best = min(found, key=lambda method: found[method])
+        pays = found.get("grouped", math.inf) > PAYS * found[best]
+        table.append({**shape, "method": best if pays else "grouped"})
+    return table
+
+
+def write_table(result: Convolutions) -> None:
+    """Put the winners under the device's kind into the table that `choose_method` reads; other shapes there stay."""
+    table = dict(convolution.measured())
+    old = {json.dumps({**row, "method": ""}): row for row in table.get(result.device_kind, [])}
+    new = {json.dumps({**row, "method": ""}): row for row in fastest(result.rows)}
+    table[result.device_kind] = list((old | new).values())
+    kinds = (
+        f"{json.dumps(kind)}: [\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]" for kind, rows in table.items()
+    )
+    write_text(convolution.TABLE, "{\n" + ",\n".join(kinds) + "\n}\n")
+    convolution.measured.cache_clear()
