@@ -83,7 +83,7 @@ class TimingRow(Samples):
 
         XLA counts what fused operations access and nothing for a library's kernel, such as a GPU's convolution.
         """
-        both = [count for count in (self.xla_bytes, self.predicted_bytes) if count]
+        both = [float(count) for count in (self.xla_bytes, self.predicted_bytes) if count]
         return max(both) if both else None
 
     @property

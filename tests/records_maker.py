@@ -124,7 +124,7 @@ def throughput(
 ) -> Throughput:
     """A timing of every size at the experiment's batch, one process for each list of ratios.
 
-    In block i of process p gap is `ratios[p][i]` times as fast as flatten; the canary takes 0.02 s first, then `last_s`.
+    In block i of process p gap is `ratios[p][i]` times as fast as flatten; the canary takes 0.02 s, then `last_s`.
     """
     rows, batch = [], declared.runs[0].recipe.batch
     for process, of_blocks in enumerate(ratios):

@@ -195,7 +195,23 @@ def test_c6_is_judged_by_the_paired_ratio_of_training_speed(ratios: list[float],
     card = cards_of(DECLARED, sweep(DECLARED), throughput(DECLARED, ratios))["C6", 8]
     assert (card.outcome, card.n) == (outcome, 8)
     assert card.estimate == pytest.approx(sum(ratios) / 8)
-    assert card.note.startswith("CPU: test processor, batch 16; inference ")
+    assert card.note.startswith(
+        "CPU: test processor, batch 16; one process alone: the interval is too narrow; inference "
+    )
+
+
+def test_c6_is_undecided_where_processes_disagree_however_many_blocks_each_has() -> None:
+    processes = ([1.2] * 40, [1.2] * 40, [1.0] * 40)
+    card = cards_of(DECLARED, sweep(DECLARED), throughput(DECLARED, *processes))["C6", 8]
+    assert (card.outcome, card.n) == ("undecided", 120)
+    assert (card.low, card.estimate, card.high) == (pytest.approx(1.0), pytest.approx(1.2), pytest.approx(1.2))
+    assert card.note.startswith("CPU: test processor, batch 16; 3 processes; inference ")
+
+
+def test_c6_takes_neither_fleets_nor_another_precision_for_the_nets_that_were_trained() -> None:
+    for cell in ({"fleet": 8}, {"precision": "bfloat16"}):
+        cards = cards_of(DECLARED, sweep(DECLARED), throughput(DECLARED, [1.2] * 8, cell=cell))
+        assert not any(claim == "C6" for claim, _ in cards)
 
 
 def test_c6_does_not_take_inference_for_training() -> None:

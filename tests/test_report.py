@@ -38,7 +38,7 @@ EFFECT = by_head(
     lambda s: curves(20 + 10 * (s % 2), 0.2 + 0.01 * wobble(s, 7), 0.70 + 0.01 * wobble(s, 1)),
     lambda s: curves(50 + 10 * (s % 2) if s < 3 else None, 0.1 + 0.01 * wobble(s, 3), 0.75 + 0.01 * wobble(s, 9)),
 )
-TABLES = ["claims", "parameters", "overfitting", "convergence", "throughput"]
+TABLES = ["claims", "parameters", "overfitting", "convergence", "throughput", "efficiency"]
 Figures = dict[str, dict[str, bytes]]
 
 
@@ -46,7 +46,9 @@ Figures = dict[str, dict[str, bytes]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole sweep, and its timing."""
     path = tmp_path_factory.mktemp("published") / "made_up"
-    return write_folder(path, DECLARED, sweep(DECLARED, EFFECT), throughput(DECLARED, [1.2, 1.3, 1.4, 1.25]))
+    return write_folder(
+        path, DECLARED, sweep(DECLARED, EFFECT), throughput(DECLARED, [1.2, 1.3, 1.4, 1.25], [1.1, 1.2, 1.3, 1.2])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +266,31 @@ def test_an_incomplete_sweep_is_said_in_the_captions_and_on_the_page(figures: Fi
     errors = counts[counts["measure"] == "test_error"]
     assert errors[["px", "n", "pairs_left_out"]].to_numpy().tolist() == [[8, 2, 2], [12, 2, 2]]
     assert next(table for table in tables if table.name == "throughput").caption.endswith("gapbench time makes them.")
+
+
+@pytest.mark.parametrize(
+    ("timed", "told"),
+    [
+        ({}, "CPU rows only: no accelerator was measured."),
+        ({}, "Some cells are of one process: their intervals are too narrow."),
+        ({"last_s": 0.022}, "SLOW-DOWN on test processor: timed again at the end, the first cell took +10 % time."),
+        ({"last_s": 0.018}, "SLOW-DOWN on test processor: timed again at the end, the first cell took -10 % time."),
+    ],
+)
+def test_the_throughput_table_warns_of_what_a_reader_must_know_first(
+    tmp_path: Path, timed: dict[str, Any], told: str
+) -> None:
+    folder = write_folder(tmp_path, DECLARED, sweep(DECLARED, EFFECT), throughput(DECLARED, [1.2] * 8, **timed))
+    _, files = make_report(folder)
+    assert told in files["tables/throughput.md"].decode()
+
+
+def test_a_quiet_timing_of_an_accelerator_by_several_processes_warns_of_nothing(tmp_path: Path) -> None:
+    timed = throughput(DECLARED, [1.2] * 8, [1.2] * 8, platform="gpu", last_s=0.0205)
+    folder = write_folder(tmp_path, DECLARED, sweep(DECLARED, EFFECT), timed)
+    _, files = make_report(folder)
+    table = files["tables/throughput.md"].decode()
+    assert not any(word in table for word in ("SLOW-DOWN", "no accelerator", "too narrow"))
 
 
 def some(kept: Iterable[int], declared: Experiment = DECLARED) -> list[Record]:

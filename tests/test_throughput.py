@@ -204,7 +204,7 @@ def test_a_batch_that_does_not_fit_is_a_row_and_larger_ones_are_not_tried(
         [(r.px, r.head) for r in tried] == [(r.px, r.head) for r in left] == [(px, h) for px in (8, 10) for h in PAIR]
     )
     assert {r.status for r in tried} == {"out_of_memory"}
-    assert all("1 are free" in r.reason and r.samples_s == () and r.compile_s for r in tried)
+    assert all("1 are free" in r.reason and r.samples_s == () for r in tried), [r.reason for r in tried]
     assert {(r.status, r.reason) for r in left} == {("skipped", "batch 2 did not fit")}
     assert len(told) == 1 + 2
 
@@ -314,9 +314,9 @@ def test_a_fleet_counts_the_images_and_the_flops_of_all_its_replicas(quick: None
     assert fields["steps_per_call"] == 1  # on a CPU
     before = np.array(fleet.carry.params["head"]["dense"]["kernel"][...])
     assert before.shape == (3, 4, 10)
-    fleet.call()
+    fleet.call(2)  # the first step of the warm-up has a rate of zero
     after = np.array(fleet.carry.params["head"]["dense"]["kernel"][...])
-    assert fleet.carry.step.tolist() == [1, 1, 1]
+    assert fleet.carry.step.tolist() == [2, 2, 2]
     assert after.dtype == np.float32
     assert np.abs(after - before).max() > 1e-5
 
