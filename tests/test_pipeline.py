@@ -42,7 +42,7 @@ def test_the_report_of_a_fresh_run_holds_every_file_and_judges_every_claim(folde
         (c, px) for c in ("C1", "C2", "C5") for px in (8, 12, None)
     }
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".csv", ".md", ".tex"}
-    assert len(list((folder / "figures").iterdir())) == 2 * 6
+    assert len(list((folder / "figures").iterdir())) == 2 * 7
     assert main(["report", str(folder), "--check"]) == 0
 
 

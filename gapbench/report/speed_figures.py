@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence
@@ -98,14 +98,19 @@ def draw_roofline(evidence: Evidence) -> Figure:
                 }
                 ax.plot(row[f"{head}_flops_per_byte"], row[f"{head}_flops_per_s"], zorder=3 + i, **look)
         ax.set(title=label, xlabel="FLOP per byte moved", xscale="log", yscale="log")
-    axes[0].set_ylabel("FLOP per second")
+        ax.set_ylim(bottom=timed["matmul_flops_per_s"].min() / 30)  # a decade and a half below the lowest roof
+        for axis, base, unit in ((ax.xaxis, 2, 1.0), (ax.yaxis, 10, 1e9)):
+            axis.set_major_locator(LogLocator(base, subs=(1.0,) if base == 2 else (1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _, unit=unit: f"{value / unit:,g}"))
+        ax.minorticks_off()
+    axes[0].set_ylabel("GFLOP per second")
     heads = zip(COLOURS, MARKERS, pair, strict=True)
     handles = [Line2D([], [], color=colour, marker=marker, linestyle="", label=head) for colour, marker, head in heads]
     for precision in dict.fromkeys(timed["precision"]):
         look = PRECISIONS[precision]
         handles.append(Line2D([], [], color="#444444", marker="o", label=precision, **look))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    say_device(figure, timed, "lines: measured copy (slope) and matmul (flat); ")
+    say_device(figure, timed, "lines: measured copy (slope) and matmul (flat)\n")
     return figure
 
 
