@@ -129,7 +129,7 @@ def trained_record(spec: RunSpec, dataset: "Dataset", trained: "Trained", fleet:
 
 def failed_record(spec: RunSpec, error: Exception) -> Record:
     """Why there is no result."""
-    from gapbench.train import is_out_of_memory
+    from gapbench.memory import is_out_of_memory
 
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return make_record(spec, status="out_of_memory" if is_out_of_memory(error) else "failed", reason=reason)

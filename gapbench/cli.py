@@ -53,7 +53,7 @@ def run(
 
     from gapbench.progress import describe, watch_sweep
     from gapbench.sweep import cell_states, check_runnable, find_experiment, missing_runs, run_sweep, select
-    from gapbench.worker import core_count
+    from gapbench.worker import usable_cores
 
     at_least("seeds", seeds, 1)
     at_least("workers", workers, 1)
@@ -71,7 +71,7 @@ def run(
     console = Console()
     already = len(select(declared.runs, only)) - len(todo)
     console.print(f"{path.stem}: {already} done, {len(todo)} to train -> {folder}", highlight=False, soft_wrap=True)
-    sweep = run_sweep(path, declared, todo, folder, workers or core_count(), driver)
+    sweep = run_sweep(path, declared, todo, folder, workers or len(usable_cores()), driver)
     try:
         done = watch_sweep(sweep, len(todo), already, console)
     except KeyboardInterrupt:

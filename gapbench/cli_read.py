@@ -75,8 +75,10 @@ def report(
 
 def folder_of(name: str) -> Path:
     """A folder of records, given as such or as an experiment's name."""
+    from gapbench.race import FILE
+
     for path in (Path(name), REPRODUCED / name, PUBLISHED / name):
-        if any((path / declared).is_file() for declared in ("experiment.json", "rivals.json")):
+        if any((path / declared).is_file() for declared in ("experiment.json", FILE)):
             return path
     raise UserError(f"no records in {name!r}: neither a folder with an experiment.json nor an experiment that was run")
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from gapbench.cli_read import REPRODUCED, at_least
-from gapbench.grids import Precision
-from gapbench.spec import UserError
+from gapbench.spec import Precision, UserError
 
 if TYPE_CHECKING:
     from gapbench.grids import Grid
@@ -102,7 +101,8 @@ def time_heads(
     path: Path, declared: "Experiment", grid: "Grid", folder: Path, once: bool, options: dict[str, Any]
 ) -> int:
     """Time the pair and write its file."""
-    from gapbench.processes import find_environment, in_fresh_process, time_processes
+    from gapbench.processes import find_environment, time_processes
+    from gapbench.sweep import in_fresh_process
     from gapbench.timings import file_name, write_throughput
 
     source = in_fresh_process(find_environment)
@@ -119,7 +119,8 @@ def time_ways(
     declared: "Experiment", grid: "Grid", folder: Path, once: bool, write_table: bool, options: dict[str, Any]
 ) -> int:
     """Time the ways of convolving, write their file and, if asked, the table."""
-    from gapbench.processes import find_environment, in_fresh_process, time_convolutions_alone
+    from gapbench.processes import find_environment, time_convolutions_alone
+    from gapbench.sweep import in_fresh_process
     from gapbench.timings import write_throughput
 
     source = in_fresh_process(find_environment)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from gapbench.checkpoints import Checkpoint, load_checkpoint, remove_checkpoint, save_checkpoint
 from gapbench.data import Dataset
 from gapbench.evaluate import Score, mean_score
+from gapbench.memory import is_out_of_memory, least_left
 from gapbench.records import Fleet, provenance
 from gapbench.replicas import (
     Part,
@@ -28,14 +29,13 @@ from gapbench.replicas import (
     compile_fitting,
     enlist,
     fetch,
-    free_memory,
     make_mesh,
     make_resident,
     place,
     stack,
 )
 from gapbench.spec import RunSpec, digest
-from gapbench.train import Trained, empty_curve, explain_divergence, extend_curve, is_out_of_memory
+from gapbench.train import Trained, empty_curve, explain_divergence, extend_curve
 
 PIECE = 100  # steps a call, at most: between calls progress is told and checkpoints are written
 CHECKPOINT_S = 60.0  # what a crash may lose, beside the piece it falls into
@@ -99,7 +99,7 @@ def train_fleet(
     if len({spec.program for spec in specs}) != 1:
         raise ValueError("a fleet is one program: its specs may differ in seed, peak_lr, weight_decay and dropout rate")
     devices = devices or jax.devices()
-    told, mesh = free_memory(devices), make_mesh(devices)
+    told, mesh = least_left(devices), make_mesh(devices)
     free = free_bytes if free_bytes is not None else told and int(HEADROOM * told)
     shape = specs[0].program
     setting = Setting(

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from gapbench.counts import count_net
-from gapbench.spec import RunSpec, validate
+from gapbench.spec import Precision, RunSpec, validate
 
 Phase = Literal["train", "infer"]
-Precision = Literal["float32", "bfloat16"]
 
 
 class Cell(NamedTuple):

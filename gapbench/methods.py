@@ -12,14 +12,13 @@ import numpy as np
 
 from gapbench.counts import Layer, plain_layers
 from gapbench.grids import Cell, Grid
+from gapbench.memory import free_memory, memory_fields
 from gapbench.models import convolution
 from gapbench.models.convolution import METHODS
-from gapbench.peaks import free_memory
 from gapbench.records import provenance, write_text
 from gapbench.spec import Backbone
 from gapbench.stopwatch import Timed, interleave, out_of_memory
-from gapbench.throughput import needed_bytes
-from gapbench.timings import MEMORY, ConvolutionRow, Convolutions
+from gapbench.timings import ConvolutionRow, Convolutions, needed_bytes
 
 PAYS = 1.05  # a way other than XLA's own must be so many times as fast, or it is not worth its memory
 
@@ -43,9 +42,7 @@ def make_method(method: str, cell: Cell, layer: Layer, padding: str) -> Timed:
 
     free = free_memory()
     compiled = jax.jit(both_ways).lower(x, kernel, dy).compile()
-    memory = compiled.memory_analysis()
-    needed = needed_bytes({f"{name}_bytes": getattr(memory, f"{name}_size_in_bytes", None) for name in MEMORY})
-    if needed > free:
+    if (needed := needed_bytes(memory_fields(compiled))) > free:
         raise MemoryError(f"{needed} bytes are needed, {free:.0f} are free")
     return Timed(lambda carry: (carry, compiled(x, kernel, dy)), ())
 

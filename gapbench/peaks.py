@@ -1,14 +1,11 @@
-"""What the device itself can do: the roofs of the roofline, its free memory and its own count of what was used."""
+"""What the device itself can do: the roofs of the roofline."""
 
-import contextlib
-import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from gapbench.grids import Precision
+from gapbench.spec import Precision
 from gapbench.stopwatch import Timed, best_s
 from gapbench.timings import Peaks
 
@@ -32,19 +29,3 @@ def product(n: int, precision: Precision) -> Timed:
     square = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(precision))
     multiply = jax.jit(jnp.matmul)
     return Timed(lambda carry: (carry, multiply(square, square)), ())
-
-
-def memory_stat(name: str) -> int | None:
-    """One of the device's own counts in bytes: bytes_in_use, peak_bytes_in_use, bytes_limit; None: not reported."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return int(stats[name]) if name in stats else None
-
-
-def free_memory() -> float:
-    """Bytes that the device, or on a CPU the system, can still give; infinite where neither says."""
-    limit, used = memory_stat("bytes_limit"), memory_stat("bytes_in_use")
-    if limit is not None and used is not None:
-        return float(limit - used)
-    with contextlib.suppress(OSError, IndexError):
-        return 1024.0 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    return math.inf

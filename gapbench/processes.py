@@ -5,29 +5,16 @@ The parent never starts JAX, so that an accelerator's memory is all its child's.
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gapbench.cells import import_file
 from gapbench.counts import plain_layers
 from gapbench.grids import Grid
 from gapbench.progress import watch_cells
 from gapbench.spec import Experiment, RunSpec
-from gapbench.sweep import start_workers
+from gapbench.sweep import in_fresh_process
 from gapbench.timings import Convolutions, Throughput, merge
-
-Result = TypeVar("Result")
-
-
-def in_fresh_process(function: Callable[..., Result], *arguments: Any, pin: bool = True) -> Result:
-    """The function's result from an interpreter of its own: pinned to a core, and ended with this process."""
-    executor = start_workers(1, pin=pin)
-    try:
-        result: Result = executor.submit(function, *arguments).result()
-        return result
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
 
 
 def find_environment() -> dict[str, Any]:

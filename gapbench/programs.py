@@ -12,10 +12,10 @@ from flax import nnx
 
 from gapbench.grids import Cell
 from gapbench.keys import key_for
+from gapbench.memory import memory_fields
 from gapbench.models.classifier import normalise
 from gapbench.spec import RunSpec
 from gapbench.stopwatch import Timed, no_compile_cache
-from gapbench.timings import MEMORY
 from gapbench.train import Constants, init_state, make_hyper, train_step
 
 STEPS_PER_CALL = 8  # of a fleet's training on an accelerator, scanned so that the dispatch of each does not show
@@ -87,7 +87,6 @@ def compile_head(spec: RunSpec, cell: Cell, shape: Shape) -> tuple[Timed, dict[s
         compiled, compiled_at = lowered.compile(), time.perf_counter()
     # FLOPs before compilation, which may hide a convolution in a library's call; bytes after it has fused what it can
     costs, fused = lowered.cost_analysis() or {}, compiled.cost_analysis() or {}
-    memory = compiled.memory_analysis()
     fields = {
         "trace_s": traced_at - start,
         "lower_s": lowered_at - traced_at,
@@ -95,7 +94,7 @@ def compile_head(spec: RunSpec, cell: Cell, shape: Shape) -> tuple[Timed, dict[s
         "steps_per_call": steps_per_call(cell),
         "xla_flops": known(costs.get("flops") or fused.get("flops")),
         "xla_bytes": known(fused.get("bytes accessed")),
-        **{f"{name}_bytes": getattr(memory, f"{name}_size_in_bytes", None) for name in MEMORY},
+        **memory_fields(compiled),
     }
     program = (lambda old: compiled(old, *rest)) if train else (lambda old: (old, compiled(old, *rest)))
     return Timed(program, carry, steps=steps_per_call(cell)), fields

@@ -12,7 +12,7 @@ from rich.table import Table
 from gapbench.records import Record
 from gapbench.sweep import News
 
-NEWS_S = 30.0
+LOG_S = 30.0
 LATEST = 6  # rows of the table under the bar
 
 
@@ -28,7 +28,7 @@ def watch_cells(total: int) -> Iterator[Callable[[str], None]]:
 def watch_sweep(sweep: Iterator[Record | News], total: int, already: int, console: Console) -> list[Record]:
     """Draw the sweep until it ends, and return what it trained.
 
-    A log without a terminal gets one line a record, and one of a fleet's news every `NEWS_S` seconds.
+    A log without a terminal gets one line a record, and one of a fleet's news every `LOG_S` seconds.
     """
     done: list[Record] = []
     progress = Progress(
@@ -49,7 +49,7 @@ def watch_sweep(sweep: Iterator[Record | News], total: int, already: int, consol
                     console.print(record.note, highlight=False, soft_wrap=True)
                     continue
                 progress.update(bar, completed=len(done) + record.share, description=record.text)
-                if not console.is_terminal and time.monotonic() - told >= NEWS_S:
+                if not console.is_terminal and time.monotonic() - told >= LOG_S:
                     console.print(record.text, highlight=False, soft_wrap=True)
                     told = time.monotonic()
                 continue

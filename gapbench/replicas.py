@@ -21,8 +21,10 @@ from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 from gapbench.data import Dataset
 from gapbench.data.splits import Splits
 from gapbench.evaluate import count_batch
+from gapbench.memory import is_out_of_memory, memory_fields
 from gapbench.spec import Recipe, RunSpec
-from gapbench.train import Constants, TrainState, init_state, is_out_of_memory, start_run, train_step
+from gapbench.timings import needed_bytes
+from gapbench.train import Constants, TrainState, start_run, train_step
 
 CHUNK = 256  # images a replica evaluates at once, at most
 
@@ -54,6 +56,7 @@ class Part(NamedTuple):
 class Replica(NamedTuple):
     """One run before its first step."""
 
+    graph: nnx.GraphDef
     state: TrainState
     inputs: Inputs
     curve: tuple[Part, ...]  # its chunks come first
@@ -117,7 +120,7 @@ def enlist(spec: RunSpec, dataset: Dataset) -> Replica:
     constants = start.constants._replace(key=jax.random.key_data(start.constants.key))
     chunks, counts, curve, whole = chunk_splits(start.splits, len(dataset.train_labels))
     inputs = Inputs(jnp.asarray(order), constants, jnp.asarray(chunks), jnp.asarray(counts))
-    return Replica(start.state, inputs, curve, whole, start.pairing, start.parameters)
+    return Replica(start.graph, start.state, inputs, curve, whole, start.pairing, start.parameters)
 
 
 def chunk_splits(
@@ -185,7 +188,6 @@ def compile_width(spec: RunSpec, dataset: Dataset, resident: Resident, mesh: Mes
     """The program of `spec` for so many replicas; `width` is a multiple of the number of devices."""
     start = time.perf_counter()
     one = enlist(spec, dataset)
-    graph, _ = init_state(spec.program, dataset.train_images.shape[-1], len(dataset.class_names))
     state, lost, inputs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((width, *np.shape(leaf)), leaf.dtype),
         (one.state, np.zeros((), np.int32), one.inputs),
@@ -193,7 +195,7 @@ def compile_width(spec: RunSpec, dataset: Dataset, resident: Resident, mesh: Mes
     bounds = jax.ShapeDtypeStruct((2,), jnp.int32)
     over, whole = by_replica(mesh), everywhere(mesh)
     replicas = jax.vmap(
-        functools.partial(advance, graph, spec.program.recipe), in_axes=(0, 0, 0, None, None, None), axis_size=width
+        functools.partial(advance, one.graph, spec.program.recipe), in_axes=(0, 0, 0, None, None, None), axis_size=width
     )
     call = jax.jit(
         replicas,
@@ -206,10 +208,8 @@ def compile_width(spec: RunSpec, dataset: Dataset, resident: Resident, mesh: Mes
 
 
 def peak_bytes(compiled: Any) -> int:
-    """Arguments, outputs and temporaries of one device; an output that lies in a donated argument counts once."""
-    memory = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes)
+    """What one device holds at once, the program's own code included."""
+    return needed_bytes(memory_fields(compiled)) + int(compiled.memory_analysis().generated_code_size_in_bytes)
 
 
 def widths(replicas: int, devices: int) -> Iterator[int]:
@@ -237,13 +237,3 @@ def compile_fitting(
         fits = width * free_bytes / program.bytes  # what does not grow with it makes this too wide, never too narrow
     assert program is not None
     return program
-
-
-def free_memory(devices: Sequence[jax.Device]) -> int | None:
-    """Bytes that the fullest device has left; None where devices do not tell, as CPUs do not."""
-    told = [device.memory_stats() for device in devices if device.process_index == jax.process_index()]
-    left = [stats["bytes_limit"] - stats["bytes_in_use"] for stats in told if stats and "bytes_limit" in stats]
-    least = min(left, default=-1)
-    if jax.process_count() > 1:  # all hosts must choose the same width
-        least = int(np.min(multihost_utils.process_allgather(np.asarray(least))))
-    return None if least < 0 else least

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0)]
+Precision = Literal["float32", "bfloat16"]
 
 
 class UserError(Exception):
@@ -72,7 +73,7 @@ class Recipe(Declaration):
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # on kernels alone; decoupled for adamw, L2 for sgd
     dropout: Fraction = 0.0  # on the features, before the head
-    precision: Literal["float32", "bfloat16"] = "float32"  # of activations and products; parameters stay float32
+    precision: Precision = "float32"  # of activations and products; parameters stay float32
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from gapbench.memory import is_out_of_memory
+
 WARM_UP_CALLS, WARM_UP_S = 3, 0.2  # both must be reached
 SAMPLE_S = 0.002  # shorter calls are averaged up to about this time: the clock and the dispatch are noisy below
 
@@ -72,6 +74,6 @@ def no_compile_cache() -> Iterator[None]:
 
 def out_of_memory(error: Exception) -> str:
     """The error's first line if it says that memory ended; raises it again if it says anything else."""
-    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+    if not is_out_of_memory(error):
         raise error
     return str(error).partition("\n")[0] or type(error).__name__

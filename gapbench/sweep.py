@@ -8,10 +8,10 @@ import difflib
 import fcntl
 import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pandas as pd
 from joblib.externals.loky import FIRST_COMPLETED, get_reusable_executor, wait
@@ -26,6 +26,8 @@ from gapbench.worker import WORKER_ENV, start_worker
 ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
 NEWS_S = 0.5  # between two looks at a fleet's news
 Driver = Literal["auto", "steps", "fleet"]  # auto: a fleet on an accelerator, steps on a CPU
+
+Result = TypeVar("Result")
 
 
 class News(NamedTuple):
@@ -246,11 +248,16 @@ def lock_folder(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
-    """The record of one run, trained in a fresh worker and not written."""
-    executor = start_workers(1)
+def in_fresh_process(function: Callable[..., Result], *arguments: Any, pin: bool = True) -> Result:
+    """The function's result from an interpreter of its own: pinned to a core, and ended with this process."""
+    executor = start_workers(1, pin)
     try:
-        record: Record = executor.submit(train_alone, spec, experiment).result()
+        result: Result = executor.submit(function, *arguments).result()
+        return result
     finally:
         executor.shutdown(wait=True, kill_workers=True)
-    return record
+
+
+def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
+    """The record of one run, trained in a fresh worker and not written."""
+    return in_fresh_process(train_alone, spec, experiment)

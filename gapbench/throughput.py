@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from gapbench.grids import Cell, Grid, closed_form, spec_at
-from gapbench.peaks import free_memory, measure_peaks, memory_stat
+from gapbench.memory import free_memory, memory_stat
+from gapbench.peaks import measure_peaks
 from gapbench.power import Counter, energy_of, open_meter
 from gapbench.programs import Shape, compile_head
 from gapbench.records import provenance
 from gapbench.spec import RunSpec
 from gapbench.stopwatch import Timed, interleave, out_of_memory
-from gapbench.timings import MEMORY, Canary, Throughput, TimingRow
+from gapbench.timings import Canary, Throughput, TimingRow, needed_bytes
 
 Progress = Callable[[str], None]
 
@@ -28,12 +29,6 @@ class Kept:
 
     heads: list[Timed] = field(default_factory=list)
     first_s: float = 0.0
-
-
-def needed_bytes(fields: dict[str, Any]) -> int:
-    """Arguments, outputs and temporaries of a row, donated memory counted once; 0 where XLA does not say."""
-    argument, output, temp, alias = (fields.get(f"{name}_bytes") or 0 for name in MEMORY)
-    return int(argument + output + temp - alias)
 
 
 def time_cell(

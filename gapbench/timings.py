@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,14 +10,20 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
-from gapbench.grids import Cell, Phase, Precision
+from gapbench.grids import Cell, Phase
 from gapbench.records import load_json, write_text
-from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe
+from gapbench.spec import Backbone, Declaration, PositiveInt, Precision, Recipe
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 MEMORY = ("argument", "output", "temp", "alias")  # what XLA's memory analysis tells
 SLOW_DOWN = 0.05  # by which the canary may change before the table warns
+
+
+def needed_bytes(fields: Mapping[str, Any]) -> int:
+    """Arguments, outputs and temporaries of a row, donated memory counted once; 0 where XLA does not say."""
+    argument, output, temp, alias = (fields.get(f"{name}_bytes") or 0 for name in MEMORY)
+    return int(argument + output + temp - alias)
 
 
 class Samples(Declaration):
@@ -89,8 +95,8 @@ class TimingRow(Samples):
     @property
     def predicted_bytes(self) -> int | None:
         """Arguments, outputs and temporaries, donated memory counted once: what the program holds at its peak."""
-        parts = [getattr(self, f"{name}_bytes") for name in MEMORY]
-        return None if None in parts else sum(parts[:3]) - parts[3]
+        fields = self.model_dump(include={f"{name}_bytes" for name in MEMORY})
+        return None if None in fields.values() else needed_bytes(fields)
 
 
 class Peaks(Declaration):

@@ -144,6 +144,7 @@ def compile_program(shape: RunSpec, image_channels: int, classes: int) -> Progra
 class Start(NamedTuple):
     """A run before its first step, whichever driver takes it from there."""
 
+    graph: nnx.GraphDef
     splits: Splits
     order: Int32[np.ndarray, "T B"]  # indices into `splits.train`
     state: TrainState
@@ -155,7 +156,7 @@ class Start(NamedTuple):
 def start_run(spec: RunSpec, dataset: Dataset) -> Start:
     """Everything that a spec's seed and hyperparameters decide."""
     splits = split(dataset, spec.task, spec.seed)
-    _, state = init_state(spec, dataset.train_images.shape[-1], len(dataset.class_names))
+    graph, state = init_state(spec, dataset.train_images.shape[-1], len(dataset.class_names))
     order = batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed)
     parts = {part: state.params[part] for part in ("backbone", "head")}
     parameters = {part: sum(leaf.size for leaf in jax.tree.leaves(params)) for part, params in parts.items()}
@@ -167,7 +168,7 @@ def start_run(spec: RunSpec, dataset: Dataset) -> Start:
     }
     moments = (jnp.asarray(splits.mean), jnp.asarray(splits.std))
     constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
-    return Start(splits, order, state, constants, pairing, parameters)
+    return Start(graph, splits, order, state, constants, pairing, parameters)
 
 
 class Trained(NamedTuple):
@@ -189,7 +190,7 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
     that is not finite ends the run, with the evaluations made so far.
     """
     program = compile_program(spec.program, dataset.train_images.shape[-1], len(dataset.class_names))
-    splits, order, state, constants, pairing, parameters = start_run(spec, dataset)
+    _, splits, order, state, constants, pairing, parameters = start_run(spec, dataset)
     moments, curve = constants.moments, empty_curve()
     timing = {"compile_s": program.compile_s, "train_s": 0.0, "eval_s": 0.0}
     reason, done, scores = "", 0, dict[str, Score]()
@@ -242,11 +243,6 @@ def evaluate_splits(
     """The score of each named split."""
     count = functools.partial(program.count, (state.params, state.stats), moments)
     return {name: evaluate(count, part.images, part.labels) for name, part in splits.items()}
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the host or a device had no room."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def hash_arrays(arrays: Any) -> str:

@@ -67,9 +67,9 @@ def share_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def core_count() -> int:
+def usable_cores() -> list[int]:
     """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def claim_core() -> Any:
@@ -77,7 +77,7 @@ def claim_core() -> Any:
 
     Where every core is held, it shares one: it computes on a single core, and the same bits, in any case.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = usable_cores()
     for core in cores:
         file = open(Path(tempfile.gettempdir()) / f"gapbench-{os.getuid()}-core-{core}.lock", "w")  # noqa: SIM115
         with contextlib.suppress(OSError):

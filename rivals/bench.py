@@ -30,6 +30,7 @@ from gapbench.spec import RunSpec, UserError, validate
 from gapbench.sweep import find_experiment
 from gapbench.train import init_state
 from gapbench.weights import export_weights
+from gapbench.worker import usable_cores
 
 HERE = Path(__file__).parent
 CHECKED_STEPS, TOLERANCE = 20, 1e-4
@@ -260,7 +261,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/reproduced/speed"))
     parser.add_argument("--torch-python", type=Path, default=HERE.parent / ".venv-rivals/bin/python")
     given = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))[:2]
+    cores = usable_cores()[:2]
     try:
         runs = find_experiment(given.experiment)[1].runs
         specs = [gentle(spec) for spec in runs if spec.task.px in given.px and spec.seed < given.seeds]

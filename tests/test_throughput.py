@@ -16,8 +16,17 @@ from gapbench.power import SampledPower, energy_of
 from gapbench.programs import compile_head
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 from gapbench.stopwatch import Timed, interleave, warm_up
-from gapbench.throughput import needed_bytes, time_device, write_profile
-from gapbench.timings import Peaks, Throughput, TimingRow, block_ratios, load_throughput, merge, write_throughput
+from gapbench.throughput import time_device, write_profile
+from gapbench.timings import (
+    Peaks,
+    Throughput,
+    TimingRow,
+    block_ratios,
+    load_throughput,
+    merge,
+    needed_bytes,
+    write_throughput,
+)
 
 PAIR = ("flatten", "gap")
 SPEC = RunSpec(

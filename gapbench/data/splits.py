@@ -40,9 +40,7 @@ class Splits:
     val: Split  # disjoint from train
     probe: Split  # a part of train, as large as test where it can be: what train metrics are evaluated on
     test: Split  # whole, whatever the seed
-    curve: dict[
-        str, Split
-    ]  # parts of probe (train), val and test, drawn by seed: the curve, where whole costs too much
+    curve: dict[str, Split]  # parts of `whole`, drawn by seed, for the curve: the whole costs too much there
     mean: Float32[np.ndarray, "C"]  # of train alone, values in 0..1
     std: Float32[np.ndarray, "C"]  # at least one grey level
     classes: int

@@ -14,7 +14,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-TABLE = Path(__file__).with_name("convolution.json")  # measured: `gapbench time --convolutions` writes such rows
+TABLE = Path(__file__).with_name("convolution.json")  # gapbench time --convolutions --write-table makes it
 Images = Float[Array, "R B H W C"]
 Kernels = Float[Array, "R 3 3 C K"]
 Maps = Float[Array, "R B H2 W2 K"]
