@@ -106,7 +106,8 @@ def draw_race(race: Race) -> Figure:
         ax.plot(values, place + np.linspace(-0.18, 0.18, len(values)), "o", color=colour, markersize=5)
         text = "" if ours else f" ({REFERENCE}: × {versus(row)})"
         end = max(float(values.max()), median)
-        ax.text(end + 0.015 * limit, place, f"{number(median)}{text}", va="center", fontsize=10)
+        label = ax.text(end + 0.015 * limit, place, f"{number(median)}{text}", va="center", fontsize=10)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0})  # it may cross the limit
     mark_limit(ax, limit)
     ax.set_yticks(range(len(rows)), [f"{row['name']}, {placed(row)}" for row in rows])
     ax.set(xlim=(0, 1.04 * limit), ylim=(len(rows) - 0.4, -0.6), xlabel="training images per second, whole sweep")
