@@ -15,8 +15,8 @@ import numpy as np
 from cell import Cell, Train
 
 from gapbench.keys import key_for
+from gapbench.peaks import measure_peaks
 from gapbench.spec import RunSpec
-from gapbench.throughput import measure_peaks
 from gapbench.train import Constants, TrainState, compile_program, init_state, make_hyper
 from gapbench.weights import import_weights
 
@@ -52,4 +52,4 @@ def load(cells: list[Cell]) -> Train:
 
 def measure_peak() -> float:
     """FLOP/s of a float32 matmul on this process's core."""
-    return measure_peaks().matmul_flops_per_s
+    return measure_peaks().matmul_flops_per_s["float32"]

@@ -106,6 +106,16 @@ def test_the_largest_relative_difference_is_found() -> None:
     )
 
 
+def test_gapbench_measures_the_matmul_peak_of_its_core(cells: list[bench.Cell]) -> None:
+    entrant = bench.Entrant("gapbench", "gapbench", "gapbench_rival", 1, 1, STEPS)
+    try:
+        entrant.start(cells[:1], cells[0].weights.parent, CORE, subprocess.DEVNULL)
+        (peak,) = entrant.ask(peak=True)
+    finally:
+        entrant.stop()
+    assert 1e9 < peak < 1e13
+
+
 def test_what_goes_wrong_in_a_rival_becomes_its_reason(cells: list[bench.Cell]) -> None:
     entrant = bench.Entrant("rival", "rival", "no_such_rival", 1, 1, STEPS)
     try:
