@@ -97,7 +97,7 @@ def compile_head(spec: RunSpec, cell: Cell, shape: Shape) -> tuple[Timed, dict[s
         **memory_fields(compiled),
     }
     program = (lambda old: compiled(old, *rest)) if train else (lambda old: (old, compiled(old, *rest)))
-    return Timed(program, carry, steps=steps_per_call(cell)), fields
+    return Timed(program, carry, steps=steps_per_call(cell), text=compiled.as_text() or ""), fields
 
 
 def known(cost: float | None) -> float | None:

@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
+from gapbench.operations import Profile
 from gapbench.records import load_json, write_text
 from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe, Seed
 from gapbench.timings import Positive
 
 FILE = "rivals.json"
+ROWS = ("profiles", "entries")  # each on a line of its own in the file
 REFERENCE = "gapbench"  # the rival that the others are compared with
 
 
@@ -56,6 +58,7 @@ class Race(Declaration):
     checked_steps: PositiveInt  # whose losses were compared before anything was timed
     tolerance: Positive  # above which loss_difference is an error
     peaks: tuple[tuple[Positive, ...], ...]  # FLOP/s of a float32 matmul, a row a round: each core, all at once
+    profiles: tuple[Profile, ...] = ()  # of the reference's step, one a net: both workers ran, the first was read
     entries: tuple[Entry, ...]
 
     @model_validator(mode="after")
@@ -86,11 +89,12 @@ class Race(Declaration):
 
 
 def write_race(out: Path, race: Race) -> Path:
-    """Write `rivals.json`, an entry a line; a rerun there replaces it."""
+    """Write `rivals.json`, an entry and a profile a line; a rerun there replaces it."""
     fields = race.model_dump(mode="json", by_alias=True)
-    entries = ",\n".join(json.dumps(entry, allow_nan=False) for entry in fields.pop("entries"))
+    rows = {name: ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop(name)) for name in ROWS}
     lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-    write_text(out / FILE, "{\n" + ",\n".join([*lines, f'"entries": [\n{entries}\n]']) + "\n}\n")
+    lines += [f"{json.dumps(name)}: [\n{text}\n]" for name, text in rows.items()]
+    write_text(out / FILE, "{\n" + ",\n".join(lines) + "\n}\n")
     return out / FILE
 
 

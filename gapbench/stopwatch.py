@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ class Timed:
     carry: Any  # the train state, or the variables of inference
     clock: Callable[[], float] = time.perf_counter
     steps: int = 1  # that one call makes
+    text: str = ""  # the compiled program's
 
     def call(self, n: int = 1) -> float:
         """Mean seconds of n calls dispatched one after another, from the first dispatch to the last result."""
@@ -57,6 +59,13 @@ def interleave(programs: Sequence[Timed], samples: int) -> tuple[int, tuple[list
 def best_s(timed: Timed) -> float:
     """The seconds of the fastest call of two warm-ups, the first of which may compile."""
     return min(warm_up(timed), warm_up(timed))
+
+
+def trace(timed: Timed, folder: Path, calls: int = 10) -> float:
+    """Leave a trace of some calls, for TensorBoard (XProf) and Perfetto; mean seconds of a call under the profiler."""
+    warm_up(timed)
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+        return timed.call(calls)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """How fast are the two heads on the device present? One process's share: a grid of cells, the important ones first."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +13,13 @@ import numpy as np
 
 from gapbench.grids import Cell, Grid, closed_form, spec_at
 from gapbench.memory import free_memory, memory_stat
+from gapbench.operations import Profile, read_operations
 from gapbench.peaks import measure_peaks
 from gapbench.power import Counter, energy_of, open_meter
 from gapbench.programs import Shape, compile_head
-from gapbench.records import provenance
+from gapbench.records import provenance, write_text
 from gapbench.spec import RunSpec
-from gapbench.stopwatch import Timed, interleave, out_of_memory
+from gapbench.stopwatch import Timed, interleave, out_of_memory, trace
 from gapbench.timings import Canary, Throughput, TimingRow, needed_bytes
 
 Progress = Callable[[str], None]
@@ -124,7 +126,7 @@ def time_device(
         last_s = medians(interleave(kept.heads, samples)[1])
         canaries = (Canary(process=process, first_s=kept.first_s, last_s=last_s),)
         if profile:
-            write_profile(dict(zip(pair, kept.heads, strict=True)), profile)
+            write_profile(dict(zip(pair, kept.heads, strict=True)), cells[0][0].px, profile)
     return Throughput(
         provenance=provenance(),
         pair=pair,
@@ -139,9 +141,11 @@ def time_device(
     )
 
 
-def write_profile(heads: dict[str, Timed], folder: Path, calls: int = 10) -> None:
-    """A trace of some calls of each head, under its name, for TensorBoard (XProf) and Perfetto; after all timing."""
-    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
-        for name, head in heads.items():
-            with jax.profiler.TraceAnnotation(name):
-                head.call(calls)
+def write_profile(heads: dict[str, Timed], px: int, folder: Path, calls: int = 10) -> None:
+    """A trace of some calls of each head in a folder of its name, and what they did in `operations.json`."""
+    profiles = []
+    for name, head in heads.items():
+        step_s = trace(head, folder / name, calls) / head.steps
+        operations = read_operations(folder / name, head.text, calls * head.steps)
+        profiles.append(Profile(head=name, px=px, step_s=step_s, operations=operations).model_dump(mode="json"))
+    write_text(folder / "operations.json", json.dumps(profiles, indent=1, ensure_ascii=False) + "\n")

@@ -37,6 +37,7 @@ CHECKED_STEPS, TOLERANCE = 20, 1e-4
 # Training is chaotic: at the sweep's own rate of 0.003, another order of the same float32 sums grows to a difference of
 # 5e-3 in 20 losses (flatten, 28 px). At this one it stays below 3e-6, where 1 % more of the rate gives 2e-4 or more.
 PEAK_LR = 1e-4
+PROFILED_STEPS = 20
 SCAN_STEPS = 2  # a convolution in a scan is so slow on a CPU that a sample of full length would take minutes
 
 
@@ -216,10 +217,10 @@ def started(entrants: list[Entrant], cells: list[Cell], folder: Path, cores: lis
 
 
 def race(specs: list[RunSpec], entrants: list[Entrant], cores: list[int], rounds: int, log: Any) -> Race:
-    """Check, warm up every shape, then sample in rounds; the matmul peak of the cores once a round."""
+    """Check, warm up every shape, then sample in rounds, with the cores' matmul peak once in each; then profile."""
     source, peaks = provenance(), []  # of the code as it is now
     reference = next(entrant for entrant in entrants if entrant.rival == REFERENCE)
-    with tempfile.TemporaryDirectory() as scratch, watch_cells(1 + (rounds + 2) * len(entrants)) as progress:
+    with tempfile.TemporaryDirectory() as scratch, watch_cells(2 + (rounds + 2) * len(entrants)) as progress:
         progress("export weights and batches")
         cells = [export_cell(spec, Path(scratch)) for spec in specs]
         with started(entrants, cells, Path(scratch), cores, log):
@@ -232,6 +233,8 @@ def race(specs: list[RunSpec], entrants: list[Entrant], cores: list[int], rounds
                 for entrant in entrants[:: -1 if i % 2 else 1]:
                     progress(f"round {i + 1} of {rounds}: {entrant.name}, {placed(entrant)}")
                     entrant.attempt(entrant.time)
+            progress(f"profile: {reference.name}")
+            profiles = reference.ask(profile=PROFILED_STEPS)[0]
     counts = [count_net(spec, cells[0].images.shape[-1], cells[0].classes) for spec in specs]
     fields = {
         "provenance": source,
@@ -245,6 +248,7 @@ def race(specs: list[RunSpec], entrants: list[Entrant], cores: list[int], rounds
         "checked_steps": CHECKED_STEPS,
         "tolerance": TOLERANCE,
         "peaks": tuple(peaks),
+        "profiles": profiles,
         "entries": tuple(entrant.entry for entrant in entrants),
     }
     return validate(Race, fields, "the race")

@@ -2,8 +2,9 @@
 
     python rivals/serve.py torch_rival:compile FOLDER --cores 0,1 --cells 14px-gap-s0,14px-gap-s1
 
-`{"train": 20}` trains every cell from its initial weights and answers with its losses; `{"peak": true}` measures the
-core. A process that waits computes nothing.
+`{"train": 20}` trains every cell from its initial weights and answers with its losses. gapbench's also
+measures its core (`{"peak": true}`) and profiles so many steps of each net (`{"profile": 20}`). A process that waits
+computes nothing.
 """
 
 import argparse
@@ -48,6 +49,8 @@ def main() -> None:
             answer: Any = {}
             if "peak" in command:
                 answer = rival.measure_peak()
+            elif "profile" in command:
+                answer = [rival.profile(group[0], command["profile"]) for group in groups]
             else:
                 for group, train in trains:
                     losses = train(command["train"])
