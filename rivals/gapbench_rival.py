@@ -15,8 +15,8 @@ import numpy as np
 from cell import Cell, Train
 
 from gapbench.keys import key_for
+from gapbench.peaks import measure_peaks
 from gapbench.spec import RunSpec
-from gapbench.throughput import measure_peaks
 from gapbench.train import Constants, TrainState, compile_program, init_state, make_hyper
 from gapbench.weights import import_weights
 
@@ -35,7 +35,7 @@ def load(cells: list[Cell]) -> Train:
     program = compile_program(specs[0].program, cells[0].images.shape[-1], cells[0].classes)
     states = [init_from(cell, spec) for cell, spec in zip(cells, specs, strict=True)]
 
-    def train(steps: int) -> np.ndarray:
+    def train(steps: int, watch: bool) -> np.ndarray:
         losses = []
         for cell, spec, start in zip(cells, specs, states, strict=True):
             state, pending = jax.tree.map(jnp.copy, start), []  # a step's input is donated
@@ -52,4 +52,4 @@ def load(cells: list[Cell]) -> Train:
 
 def measure_peak() -> float:
     """FLOP/s of a float32 matmul on this process's core."""
-    return measure_peaks().matmul_flops_per_s
+    return measure_peaks().matmul_flops_per_s["float32"]

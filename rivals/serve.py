@@ -2,8 +2,8 @@
 
     python rivals/serve.py torch_rival:compile FOLDER --cores 0,1 --cells 14px-gap-s0,14px-gap-s1
 
-`{"train": 20}` trains every cell from its initial weights and answers with its losses; `{"peak": true}` measures the
-core. A process that waits computes nothing.
+`{"train": 20, "watch": true}` trains every cell from its initial weights and answers with its losses; `{"peak": true}`
+measures the core or accelerator. A process that waits computes nothing.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
                 answer = rival.measure_peak()
             else:
                 for group, train in trains:
-                    losses = train(command["train"])
+                    losses = train(command["train"], command["watch"])
                     answer |= {cell.name: own for cell, own in zip(group, losses.tolist(), strict=True)}
             print(json.dumps(answer), file=answers)
     except Exception as error:
