@@ -205,10 +205,14 @@ def make_entrants(torch_python: Path, steps: int, cores: int) -> list[Entrant]:
         ),
         Entrant(REFERENCE, REFERENCE, "gapbench_rival", cores, 1, steps),
     ]
-    for entrant in entrants:
-        if not entrant.python.exists():
-            entrant.status, entrant.reason = "not_installed", "its environment is missing: make bench-rivals makes it"
-    return entrants
+    return [mark_missing(entrant) for entrant in entrants]
+
+
+def mark_missing(entrant: Entrant) -> Entrant:
+    """The same, which says so where its interpreter is not there."""
+    if not entrant.python.exists():
+        entrant.status, entrant.reason = "not_installed", "its environment is missing: make bench-rivals makes it"
+    return entrant
 
 
 def make_accelerator_entrants(torch_python: Path, steps: int, cores: int, device: str) -> list[Entrant]:
@@ -226,7 +230,7 @@ def make_accelerator_entrants(torch_python: Path, steps: int, cores: int, device
         entrants.append(Entrant(REFERENCE, name, file, 1, cores, steps, precision=precision, environment=environment))
     for entrant in entrants:
         entrant.tolerance = BFLOAT16_TOLERANCE if entrant.precision == "bfloat16" else None
-    return entrants
+    return [mark_missing(entrant) for entrant in entrants]
 
 
 def largest_difference(losses: dict[str, list[float]], reference: dict[str, list[float]]) -> float:
