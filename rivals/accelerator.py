@@ -100,7 +100,7 @@ def run_part(words: Sequence[str], limit_s: float) -> str:
         code = process.wait(limit_s)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        return f"stopped after {limit_s:.0f} s, what it had finished is kept"
+        return f"stopped after {limit_s:.0f} s"
     finally:  # also after Ctrl-C, which a terminal sends to both
         end(process)
     reasons = {0: "", 2: "skipped, for the reason in its own line"}

@@ -13,7 +13,7 @@ import pytest
 from test_rivals import FLEETS, entry, made_up
 
 from gapbench.models.convolution import TABLE
-from gapbench.race import load_race, write_race
+from gapbench.race import Race, load_race, write_race
 from gapbench.records import load_folder
 from gapbench.report import make_report
 from gapbench.sweep import ROOT, find_experiment
@@ -21,6 +21,7 @@ from gapbench.timings import load_throughput
 
 sys.path.insert(0, str(ROOT / "rivals"))
 import accelerator
+import bench
 import images
 
 PARTS = ["images", "convolution table", "race", "sweep rehearsal", "timing grid"]
@@ -63,65 +64,55 @@ def test_what_is_installed_is_found_by_the_name_in_pyproject() -> None:
     assert not accelerator.is_installed("no-such-package-anywhere")
 
 
-@pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder of a rehearsal, and what it said."""
-    place = tmp_path_factory.mktemp("rehearsed")
-    return place / "out/rehearsal", call("--rehearse", "--out", str(place / "out"), cwd=place)
-
-
-def test_the_rehearsal_goes_through_every_part_and_leaves_few_small_files(rehearsed: Any) -> None:
-    out, done = rehearsed
+def test_the_rehearsal_goes_through_every_part(tmp_path: Path) -> None:
+    done, out = call("--rehearse", "--out", str(tmp_path / "out"), cwd=tmp_path), tmp_path / "out/rehearsal"
     assert done.returncode == 0, done.stderr
+    check_files(out, done.stdout)
+    check_race(load_race(out))
+    check_archive(out / "rehearsal.tar.gz", tmp_path / "unpacked")
+
+
+def check_files(out: Path, told: str) -> None:
+    """Few and small ones, of which one claims no bar; the package's table is left alone."""
     names = {str(path.relative_to(out.parent)) for path in out.parent.rglob("*") if path.is_file()}
     files = ("rehearsal.tar.gz", "rivals.json", "rivals.log", "summary.txt")
     assert names == {f"rehearsal/{name}" for name in files}
     assert max((out / name).stat().st_size for name in files) < 1 << 20
     summary = (out / "summary.txt").read_text()
     assert [line.partition(":")[0] for line in summary.splitlines()[: len(PARTS)]] == PARTS
-    assert summary in done.stdout
+    assert summary in told
+    assert "a rehearsal: it shows that every part works, and measures nothing" in summary
+    assert not any(word in summary for word in ("met  ", "missed  ", "not measured", "publish"))
+    changed = subprocess.run(["git", "status", "--porcelain", "--", str(TABLE)], cwd=ROOT, capture_output=True)
+    assert changed.stdout == b""
 
 
-def test_the_rehearsal_claims_no_bar_and_leaves_the_package_s_table_alone(rehearsed: Any) -> None:
-    out, done = rehearsed
-    assert "a rehearsal: it shows that every part works, and measures nothing" in done.stdout
-    assert not any(word in done.stdout for word in ("met  ", "missed  ", "not measured", "publish"))
-    assert not (out / TABLE.name).exists()
-    status = subprocess.run(
-        ["git", "status", "--porcelain", "--", str(TABLE)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert status.stdout == ""
-
-
-def test_the_rehearsal_s_race_is_a_race_of_fleets(rehearsed: Any) -> None:
-    race = load_race(rehearsed[0])
+def check_race(race: Race) -> None:
+    """It is one of fleets, in both precisions."""
     ours = [entry for entry in race.entries if entry.rival == "gapbench"]
     assert [(e.name, e.status, e.tolerance) for e in ours] == [
         ("gapbench fleet, float32", "ok", None),
-        ("gapbench fleet, bfloat16", "ok", accelerator_tolerance()),
+        ("gapbench fleet, bfloat16", "ok", bench.BFLOAT16_TOLERANCE),
     ]
     assert race.entries[0].status == "ok"  # textbook Flax
+    assert ours[0].loss_difference == 0.0
+    assert ours[1].loss_difference > 1e-6  # it did compute in bfloat16
     assert race.provenance["precision"] == "highest"
 
 
-def accelerator_tolerance() -> float:
-    import bench
-
-    return bench.BFLOAT16_TOLERANCE
-
-
-def test_what_is_packed_is_unpacked_into_a_folder_that_can_be_reported(rehearsed: Any, tmp_path: Path) -> None:
-    with tarfile.open(rehearsed[0] / "rehearsal.tar.gz") as archive:
+def check_archive(path: Path, place: Path) -> None:
+    """Unpacked, it is a folder that can be reported, and names no user."""
+    with tarfile.open(path) as archive:
         assert {(member.uid, member.uname) for member in archive} == {(0, "")}
-        archive.extractall(tmp_path, filter="data")
-    experiment, records = load_folder(tmp_path / "rehearsal")
+        archive.extractall(place, filter="data")
+    experiment, records = load_folder(place / "rehearsal")
     assert experiment == find_experiment(str(ROOT / "rivals/rehearsal.py"))[1]
     assert {record.run_id for record in records} == {spec.run_id for spec in experiment.runs}
     assert {record.fleet.width for record in records if record.fleet} == {2}
-    assert len(list((tmp_path / "rehearsal/throughput").glob("convolutions-*.json"))) == 1
-    (timed,) = load_throughput(tmp_path / "rehearsal")
+    assert len(list((place / "rehearsal/throughput").glob("convolutions-*.json"))) == 1
+    (timed,) = load_throughput(place / "rehearsal")
     assert {(row.fleet, row.status) for row in timed.rows} == {(1, "ok"), (2, "ok")}
-    assert {"index.html", "claims.json"} <= set(make_report(tmp_path / "rehearsal")[1])
+    assert {"index.html", "claims.json"} <= set(make_report(place / "rehearsal")[1])
 
 
 class FakeParts:
