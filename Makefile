@@ -5,10 +5,9 @@ PUBLISHED := $(sort $(dir $(wildcard results/published/*/experiment.json results
 BIN := .venv/bin
 STAMP := .venv/installed
 RIVALS := .venv-rivals/installed
-OUT ?= results/reproduced/speed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test report plots check notebooks bench bench-rivals lint lock clean
+.PHONY: help reproduce test report plots check notebooks bench bench-rivals accelerator lint lock clean
 
 # The first of these versions of Python that starts, on PATH and then among pyenv's. PYTHON=... overrides.
 find_python = for v in $(1); do \
@@ -66,8 +65,12 @@ $(RIVALS): $(STAMP)
 
 bench-rivals: $(STAMP) ## the same sweep trained by Flax's and PyTorch's users, interleaved: about 20 min on two cores, into OUT=results/reproduced/speed
 	@$(MAKE) --no-print-directory $(RIVALS) || echo "PyTorch could not be installed: its rows will say so" >&2
-	$(BIN)/python rivals/bench.py --out $(OUT)
-	$(BIN)/gapbench report $(OUT)
+	$(BIN)/python rivals/bench.py --out $(or $(OUT),results/reproduced/speed)
+	$(BIN)/gapbench report $(or $(OUT),results/reproduced/speed)
+
+# The lock has JAX for CPUs, so this runs in an environment of the user's: PYTHON=..., whose JAX drives the accelerator.
+accelerator: ## timing grid, convolution table, two sweeps and the race on one accelerator: at most 8 min with PYTHON=python3, into OUT=results/reproduced/accelerator
+	@$(or $(PYTHON),python3) rivals/accelerator.py --out $(or $(OUT),results/reproduced/accelerator)
 
 lint: $(STAMP) ## ruff and mypy: 20 s
 	$(BIN)/ruff check .

@@ -78,6 +78,7 @@ def time(
         batch=distinct(batch) or (spec.recipe.batch,),
         precision=distinct(precision) or (spec.recipe.precision,),
         fleet=distinct(fleet) or (1,),
+        phase=("train",) if convolutions else Grid.phase,  # a convolution is timed forward and back, and once
     )
     for cell in grid.cells:
         spec_at(spec, cell, spec.head)

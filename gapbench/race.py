@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from gapbench.operations import Profile
 from gapbench.records import load_json, write_text
-from gapbench.spec import Backbone, Declaration, PositiveInt, Recipe, Seed
+from gapbench.spec import Backbone, Declaration, PositiveInt, Precision, Recipe, Seed
 from gapbench.timings import Positive
 
 FILE = "rivals.json"
@@ -28,6 +28,8 @@ class Entry(Declaration):
     name: str  # of the rival and the way it was used
     processes: PositiveInt  # each on cores of its own
     threads: PositiveInt  # of each process, on as many cores
+    precision: Precision = "float32"  # of activations and products
+    tolerance: Positive | None = None  # its own, where the race's is not for its precision
     versions: dict[str, str] = {}  # of the packages it runs on
     status: Literal["ok", "not_installed", "failed"]
     reason: str = ""  # why the status is not ok
@@ -56,7 +58,7 @@ class Race(Declaration):
     recipe: Recipe  # at a learning rate at which rounding differences do not grow
     flops_per_image: Positive  # of a training step in closed form, three forward passes; mean over heads and sizes
     checked_steps: PositiveInt  # whose losses were compared before anything was timed
-    tolerance: Positive  # above which loss_difference is an error
+    tolerance: Positive  # above which loss_difference is an error, unless the entry has one of its own
     peaks: tuple[tuple[Positive, ...], ...]  # FLOP/s of a float32 matmul, a row a round: each core, all at once
     profiles: tuple[Profile, ...] = ()  # of the reference's step, one a net: both workers ran, the first was read
     entries: tuple[Entry, ...]
@@ -68,8 +70,9 @@ class Race(Declaration):
             raise ValueError(f"entries: {REFERENCE} is not among those that were timed")
         if len({len(self.peaks), *(len(entry.samples_s) for entry in timed)}) > 1:
             raise ValueError("entries and peaks: a round has one sample of each")
-        if unequal := [e.name for e in timed if (e.loss_difference or 0.0) > self.tolerance]:
-            raise ValueError(f"entries: loss_difference of {unequal[0]} is above {self.tolerance}: not the same thing")
+        for entry in timed:
+            if (entry.loss_difference or 0.0) > (limit := entry.tolerance or self.tolerance):
+                raise ValueError(f"entries: loss_difference of {entry.name} is above {limit}: not the same thing")
         return self
 
     def images_per_s(self, entry: Entry) -> Float[np.ndarray, "N"]:
@@ -82,18 +85,22 @@ class Race(Declaration):
         """What all cores together would train if every operation ran at the best matmul rate they reached."""
         return float(np.sum(self.peaks, axis=1).max()) / self.flops_per_image
 
+    def reference_of(self, entry: Entry) -> Entry:
+        """The timed reference of the entry's precision; the first, where there is none of it."""
+        timed = [other for other in self.entries if (other.rival, other.status) == (REFERENCE, "ok")]
+        return next((other for other in timed if other.precision == entry.precision), timed[0])
+
     def ratios(self, entry: Entry) -> Float[np.ndarray, "N"]:
         """Images per second of the reference over the entry's, round by round: a drift of the machine cancels."""
-        reference = next(other for other in self.entries if other.rival == REFERENCE)
-        return self.images_per_s(reference) / self.images_per_s(entry)
+        return self.images_per_s(self.reference_of(entry)) / self.images_per_s(entry)
 
 
 def write_race(out: Path, race: Race) -> Path:
     """Write `rivals.json`, an entry and a profile a line; a rerun there replaces it."""
     fields = race.model_dump(mode="json", by_alias=True)
-    rows = {name: ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop(name)) for name in ROWS}
+    rows = {name: [json.dumps(row, allow_nan=False) for row in fields.pop(name)] for name in ROWS}
     lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-    lines += [f"{json.dumps(name)}: [\n{text}\n]" for name, text in rows.items()]
+    lines += [f"{json.dumps(name)}: [\n" + ",\n".join(own) + "\n" * bool(own) + "]" for name, own in rows.items()]
     write_text(out / FILE, "{\n" + ",\n".join(lines) + "\n}\n")
     return out / FILE
 

@@ -1,8 +1,9 @@
 """What every rival is given: one net's initial weights, its images in memory, and the order of its batches.
 
 NumPy alone, so that it can be read in an environment without JAX or without PyTorch. A rival is a file here with
-`load(cells)`: it takes the seeds of one net (cells equal in head and size) and returns `train(steps)`, which starts
-from their initial weights, makes so many updates of each, and returns the losses before them, [S, T].
+`load(cells)`: it takes the seeds of one net (cells equal in head and size) and returns `train(steps, watch)`, which
+starts from their initial weights, makes so many updates of each, and returns the losses before them, [S, T]; where
+those cost it time, only if it is to `watch`.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Train = Callable[[int], np.ndarray]  # steps -> losses [S, T], nats
+Train = Callable[[int, bool], np.ndarray]  # steps, whether the losses are wanted -> losses [S, T], nats
 
 
 class Cell(NamedTuple):

@@ -55,7 +55,7 @@ def load_one(cell: Cell) -> tuple[Program, Callable[[int], list[jax.Array]]]:
 def load(cells: list[Cell]) -> Train:
     """One seed after another; a pinned process each for two halves of the seeds."""
     trains = [load_one(cell)[1] for cell in cells]
-    return lambda steps: np.array([jax.device_get(train(steps)) for train in trains])
+    return lambda steps, watch: np.array([jax.device_get(train(steps)) for train in trains])
 
 
 def profile(cell: Cell, steps: int) -> dict[str, Any]:

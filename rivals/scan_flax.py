@@ -36,7 +36,7 @@ def load(cells: list[Cell]) -> Train:
 
     train_seeds = jax.jit(jax.vmap(train_epoch))
 
-    def train(steps: int) -> np.ndarray:
+    def train(steps: int, watch: bool) -> np.ndarray:
         order = np.stack([cell.order[:steps] for cell in cells])
         carry, losses = train_seeds(params, images, labels, mean, std, order)
         jax.block_until_ready(carry)  # the last update counts too

@@ -2,9 +2,9 @@
 
     python rivals/serve.py torch_rival:compile FOLDER --cores 0,1 --cells 14px-gap-s0,14px-gap-s1
 
-`{"train": 20}` trains every cell from its initial weights and answers with its losses. gapbench's also
-measures its core (`{"peak": true}`) and profiles so many steps of each net (`{"profile": 20}`). A process that waits
-computes nothing.
+`{"train": 20, "watch": true}` trains every cell from its initial weights and answers with its losses. gapbench's also
+measures its core or accelerator (`{"peak": true}`), and on a core profiles so many steps of each net
+(`{"profile": 20}`). A process that waits computes nothing.
 """
 
 import argparse
@@ -50,10 +50,11 @@ def main() -> None:
             if "peak" in command:
                 answer = rival.measure_peak()
             elif "profile" in command:
-                answer = [rival.profile(group[0], command["profile"]) for group in groups]
+                own = getattr(rival, "profile", None)
+                answer = [own(group[0], command["profile"]) for group in groups] if own else []
             else:
                 for group, train in trains:
-                    losses = train(command["train"])
+                    losses = train(command["train"], command["watch"])
                     answer |= {cell.name: own for cell, own in zip(group, losses.tolist(), strict=True)}
             print(json.dumps(answer), file=answers)
     except Exception as error:

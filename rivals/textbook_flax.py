@@ -75,12 +75,12 @@ def train_step(
 
 def load(cells: list[Cell]) -> Train:
     """One seed after another."""
-    models = [make_model(cell) for cell in cells]
-    optimizers = [nnx.Optimizer(model, make_optimizer(cells[0]), wrt=nnx.Param) for model in models]
+    models, tx = [make_model(cell) for cell in cells], make_optimizer(cells[0])  # one: nnx.jit compiles for each anew
+    optimizers = [nnx.Optimizer(model, tx, wrt=nnx.Param) for model in models]
     pairs = list(zip(models, optimizers, strict=True))
     initial = [jax.tree.map(jnp.copy, nnx.state(pair)) for pair in pairs]
 
-    def train(steps: int) -> np.ndarray:
+    def train(steps: int, watch: bool) -> np.ndarray:
         losses = []
         for cell, (model, optimizer), start in zip(cells, pairs, initial, strict=True):
             nnx.update((model, optimizer), start)

@@ -13,6 +13,7 @@ from gapbench.records import write_bytes
 from gapbench.report.drawing import render
 from gapbench.report.figures import make_figures
 from gapbench.report.page import render_page
+from gapbench.report.profile import draw_operations, operations_table
 from gapbench.report.race import draw_race, race_table, speed_lines
 from gapbench.report.table import Table
 from gapbench.report.tables import make_tables
@@ -26,8 +27,11 @@ def make_report(folder: Path, plots: bool = False) -> tuple[Evidence | Race, dic
     """
     if (folder / FILE).is_file():
         race = load_race(folder)
-        files = draw_files({"rivals": render(draw_race, race)})
-        return race, files if plots else table_files([race_table(race)]) | files
+        drawn, tables = {"rivals": render(draw_race, race)}, [race_table(race)]
+        if race.profiles:
+            drawn |= {"operations": render(draw_operations, race)}
+            tables.append(operations_table(race))
+        return race, draw_files(drawn) | ({} if plots else table_files(tables))
     evidence = load_evidence(folder)
     return evidence, draw_files(make_figures(evidence)) if plots else build_files(evidence)
 

@@ -9,9 +9,8 @@ from matplotlib.ticker import FuncFormatter
 from gapbench.analysis.stats import median_interval
 from gapbench.race import REFERENCE, Race
 from gapbench.report.drawing import COLOURS, panels
+from gapbench.report.profile import explain
 from gapbench.report.table import Columns, Row, Table, between, number, percent
-
-PICTURE = "results/published/speed/figures/rivals.png"
 
 
 def race_frame(race: Race) -> pd.DataFrame:
@@ -21,13 +20,14 @@ def race_frame(race: Race) -> pd.DataFrame:
     """
     rows = []
     for entry in race.entries:
-        row = entry.model_dump(exclude={"versions", "samples_s"})
+        row = entry.model_dump(exclude={"versions", "samples_s", "precision", "tolerance"})  # the name says which
         row |= {"versions": ", ".join(f"{name} {version}" for name, version in sorted(entry.versions.items()))}
         row |= dict.fromkeys(("images_per_s_median", "images_per_s_q25", "images_per_s_q75", "of_matmul_peak"), np.nan)
         if entry.status == "ok":
             low, median, high = np.quantile(race.images_per_s(entry), [0.25, 0.5, 0.75])
             row |= {"images_per_s_median": median, "images_per_s_q25": low, "images_per_s_q75": high}
-            row |= {"of_matmul_peak": median / race.limit_images_per_s}
+            if entry.precision == "float32":  # as the peak is
+                row |= {"of_matmul_peak": median / race.limit_images_per_s}
             row |= median_interval(race.ratios(entry))._asdict()
         rows.append(row)
     return pd.DataFrame(rows).sort_values("images_per_s_median", ascending=False, kind="stable", ignore_index=True)
@@ -36,11 +36,23 @@ def race_frame(race: Race) -> pd.DataFrame:
 def setting(race: Race) -> str:
     """What was trained, on what."""
     sizes, heads = (" and ".join(map(str, values)) for values in (race.sizes_px, race.heads))
-    cores, source = len(race.peaks[0]), race.provenance
+    source = race.provenance
+    device = f"{len(race.peaks[0])} cores of {source['device']}" if on_cores(race) else f"one {source['device']}"
     return (
         f"{heads} at {sizes} px, {len(race.seeds)} seeds each, batches of {race.recipe.batch} from {race.dataset} in"
-        f" memory; {cores} cores of {source['device']}, jax {source['packages']['jax']}"
+        f" memory; {device}, jax {source['packages']['jax']}"
     )
+
+
+def on_cores(race: Race) -> bool:
+    """Whether it ran on a CPU's cores, and not on one accelerator."""
+    return bool(race.provenance["platform"] == "cpu")
+
+
+def tolerances(race: Race) -> str:
+    """`0.0001 relative`, and after it those of entries that have their own: ` (0.005 in bfloat16)`."""
+    own = {entry.precision: entry.tolerance for entry in race.entries if entry.tolerance}
+    return f"{race.tolerance:g} relative" + "".join(f" ({value:g} in {name})" for name, value in own.items())
 
 
 def versus(row: Row) -> str:
@@ -79,9 +91,9 @@ def race_table(race: Race) -> Table:
     caption = (
         f"Total training images per second of one sweep: {setting(race)}. All entries were warm at once and sampled in"
         " turn; the ratio is the median over rounds (n), its interval a percentile bootstrap over rounds. Before that,"
-        f" {race.checked_steps} losses of every cell, from the same weights and batches, agreed to {race.tolerance:g}"
-        f" relative, at a peak learning rate of {race.recipe.peak_lr:g}."
-        " The matmul peak is what the cores reached together in a float32 matmul, and would train"
+        f" {race.checked_steps} losses of every cell, from the same weights and batches, agreed to {tolerances(race)},"
+        f" at a peak learning rate of {race.recipe.peak_lr:g}. The matmul peak is what the"
+        f" {'cores reached together' if on_cores(race) else 'device reached'} in a float32 matmul, and would train"
         f" {number(race.limit_images_per_s)} images per second at {number(race.flops_per_image / 1e6)} MFLOP an image"
         " (closed form, three forward passes)."
     )
@@ -94,6 +106,7 @@ def draw_race(race: Race) -> Figure:
     entries = {(entry.name, entry.processes): entry for entry in race.entries}
     figure, (ax,) = panels(1, height=0.9 + 0.55 * len(rows))
     limit = race.limit_images_per_s
+    widest = max(limit, *(row["images_per_s_median"] for row in rows if row["status"] == "ok"))
     for place, row in enumerate(rows):
         entry = entries[row["name"], row["processes"]]
         if entry.status != "ok":
@@ -106,11 +119,11 @@ def draw_race(race: Race) -> Figure:
         ax.plot(values, place + np.linspace(-0.18, 0.18, len(values)), "o", color=colour, markersize=5)
         text = "" if ours else f" ({REFERENCE}: × {versus(row)})"
         end = max(float(values.max()), median)
-        label = ax.text(end + 0.015 * limit, place, f"{number(median)}{text}", va="center", fontsize=10)
+        label = ax.text(end + 0.015 * widest, place, f"{number(median)}{text}", va="center", fontsize=10)
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0})  # it may cross the limit
     mark_limit(ax, limit)
     ax.set_yticks(range(len(rows)), [f"{row['name']}, {placed(row)}" for row in rows])
-    ax.set(xlim=(0, 1.04 * limit), ylim=(len(rows) - 0.4, -0.6), xlabel="training images per second, whole sweep")
+    ax.set(xlim=(0, 1.04 * widest), ylim=(len(rows) - 0.4, -0.6), xlabel="training images per second, whole sweep")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.grid(axis="y", visible=False)
     figure.supxlabel("name, processes × threads; dot: one round; bar: median", fontsize=9)
@@ -146,12 +159,16 @@ def speed_block(races: list[Race]) -> str:
             name += f" (the best of {others + 1})" if others else ""
             median = number(row["images_per_s_median"]) if row["status"] == "ok" else row["status"].replace("_", " ")
             lines.append(f"| {name} | {placed(row)} | {median} | {versus(row)} |")
-        ours = next(row for row in race_frame(race).to_dict("records") if row["rival"] == REFERENCE)
+        rows = [row for row in race_frame(race).to_dict("records") if row["rival"] == REFERENCE]
+        ours = max(rows, key=lambda row: pd.notna(row["of_matmul_peak"]))  # the fastest in float32, as the peak is
+        whose, name = ("cores'", "speed") if on_cores(race) else ("device's", "speed_accelerator")
+        folder = f"results/published/{name}"
         lines += [
             "",
             f"Medians of {int(ours['n'])} interleaved rounds, ratios with 95 % intervals over rounds: {setting(race)}."
-            f" {REFERENCE} reaches {percent(ours['of_matmul_peak'])} of the cores' matmul peak.",
+            f" {REFERENCE} reaches {percent(ours['of_matmul_peak'])} of the {whose} matmul peak.",
+            *([f"{explain(race)} [By operation]({folder}/tables/operations.md)."] if race.profiles else []),
             "",
-            f"![Training images per second of every way to train the sweep]({PICTURE})",
+            f"![Training images per second of every way to train the sweep]({folder}/figures/rivals.png)",
         ]
     return "\n".join(lines) + "\n"
