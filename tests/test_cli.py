@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,6 @@ def exit_code(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     return int(ended.value.code or 0)
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr of a command that exits with 2."""
-    assert cli.main(arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    return told.err
 
 
 @pytest.fixture(autouse=True)
@@ -131,10 +123,10 @@ def test_params_of_a_bare_spec_counts_its_net(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("flag", ["--channels", "--feature-px", "--classes", "--image-channels"])
-def test_params_refuses_counts_below_one(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_params_refuses_counts_below_one(flag: str, tmp_path: Path, refused: Callable[[list[str]], str]) -> None:
     path = tmp_path / "spec.json"
     path.write_text(DECLARED.runs[0].model_dump_json())
-    assert f"{flag} 0: must be at least 1" in refused(["params", flag, "0", "--spec", str(path)], capsys)
+    assert f"{flag} 0: must be at least 1" in refused(["params", flag, "0", "--spec", str(path)])
 
 
 @pytest.mark.parametrize(
@@ -146,12 +138,12 @@ def test_params_refuses_counts_below_one(flag: str, tmp_path: Path, capsys: pyte
     ],
 )
 def test_params_refuses_a_file_that_is_no_spec(
-    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, message: str, tmp_path: Path, refused: Callable[[list[str]], str]
 ) -> None:
     path = tmp_path / "spec.json"
     path.write_text(text)
-    assert message in refused(["params", "--spec", str(path)], capsys)
-    assert str(path) in refused(["params", "--spec", str(path)], capsys)
+    assert message in refused(["params", "--spec", str(path)])
+    assert str(path) in refused(["params", "--spec", str(path)])
 
 
 @pytest.mark.parametrize(
@@ -174,15 +166,15 @@ def test_bad_input_is_one_line_with_exit_code_2(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[[list[str]], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in refused(arguments, capsys)
+    assert message in refused(arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_traceback_comes_only_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(["params", "--channels", "0"], capsys).startswith("gapbench: --channels 0")
+def test_a_traceback_comes_only_with_debug(refused: Callable[[list[str]], str]) -> None:
+    assert refused(["params", "--channels", "0"]).startswith("gapbench: --channels 0")
     for arguments in (["params", "--channels", "0", "--debug"], ["--debug", "params", "--channels", "0"]):
         with pytest.raises(UserError, match="--channels 0"):
             cli.main(arguments)
