@@ -37,7 +37,7 @@ def time_processes(
     """The grid, timed by one process after another; what is left of the time is shared by those still to come."""
     start, parts = time.perf_counter(), list[Throughput]()
     for process in range(processes):
-        share_s = (budget_s - (time.perf_counter() - start)) / (processes - process)
+        share_s = max(0.0, budget_s - (time.perf_counter() - start)) / (processes - process)
         options = {"samples": samples, "process": process, "budget_s": share_s, "profile": None if process else profile}
         title = f"process {process + 1} of {processes}, " if processes > 1 else ""
         work = (time_alone, path, experiment, grid, options, title)

@@ -12,6 +12,7 @@ from gapbench import cli
 from gapbench.spec import UserError
 
 DECLARED = experiment(seeds=2)
+NUMBERS_OF_TIME = ("px", "batch", "fleet", "samples", "processes")
 ALONE = [name for name in cli.COMMANDS if name != "data"]  # data has commands of its own
 
 
@@ -153,8 +154,12 @@ def test_params_refuses_a_file_that_is_no_spec(
         (["run", "size_sweep", "--seeds", "0"], "--seeds 0: must be at least 1"),
         (["run", "size_sweep", "--workers", "-1"], "--workers -1: must be at least 1"),
         (["status", "nothing_like_it"], "known: "),
-        (["time", "size_sweep", "--px", "28", "0"], "--px 0: must be at least 1"),
-        (["time", "size_sweep", "--samples", "0"], "--samples 0: must be at least 1"),
+        *((["time", f"--{flag}", "0"], f"--{flag} 0: must be at least 1") for flag in NUMBERS_OF_TIME),
+        (["time", "--budget-s", "0"], "--budget-s 0: must be above 0"),
+        (["time", "--budget-s", "nan"], "--budget-s nan: must be above 0"),
+        (["time", "--write-table"], "--write-table: goes with --convolutions"),
+        (["time", "--convolutions", "--profile", "trace"], "--profile: traces the heads, so leave out --convolutions"),
+        (["time", "--px", "28", "2"], "--px 2: "),
         (["report"], "report"),
         (["report", "nowhere"], "no records in 'nowhere'"),
         (["compare", "nowhere"], "experiment.json is missing"),
