@@ -86,7 +86,7 @@ def time(
     folder = out or REPRODUCED / path.stem
     try:
         if convolutions:
-            return time_ways(declared, grid, folder, once and write_table, write_table, options)
+            return time_ways(declared, grid, folder, once, write_table, options)
         options |= {"processes": processes, "profile": profile}
         return time_heads(path, declared, grid, folder, once, options)
     except KeyboardInterrupt:
@@ -105,10 +105,10 @@ def time_heads(
     """Time the pair and write its file."""
     from gapbench.processes import find_environment, time_processes
     from gapbench.sweep import in_fresh_process
-    from gapbench.timings import file_name, write_throughput
+    from gapbench.timings import Throughput, timing_file, write_throughput
 
     source = in_fresh_process(find_environment)
-    there = folder / "throughput" / file_name(source)
+    there = timing_file(folder, Throughput, source)
     if once and there.is_file():
         print(f"timed already: {there}")
         return 0
@@ -123,9 +123,13 @@ def time_ways(
     """Time the ways of convolving, write their file and, if asked, the table."""
     from gapbench.processes import find_environment, time_convolutions_alone
     from gapbench.sweep import in_fresh_process
-    from gapbench.timings import write_throughput
+    from gapbench.timings import Convolutions, timing_file, write_throughput
 
     source = in_fresh_process(find_environment)
+    there = timing_file(folder, Convolutions, source)
+    if once and not write_table and there.is_file():
+        print(f"timed already: {there}")
+        return 0
     work = (time_convolutions_alone, declared.runs[0], grid, options, write_table, once)
     result = in_fresh_process(*work, pin=source["platform"] == "cpu")
     if result is None:

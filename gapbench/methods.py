@@ -70,6 +70,15 @@ def time_layer(cell: Cell, layer: Layer, padding: str, samples: int) -> list[Con
     return [ConvolutionRow(**row) for row in rows.values()]
 
 
+def convolutions_of(backbone: Backbone, grid: Grid, image_channels: int) -> list[tuple[Cell, Layer]]:
+    """Every convolution of the backbone at every size, batch, fleet and precision of the grid, each shape once.
+
+    Both phases are one here: forward and gradients are timed together.
+    """
+    every = ((cell, layer) for cell in grid.cells for layer in plain_layers(backbone, cell.px, image_channels))
+    return list(dict.fromkeys((cell._replace(px=layer.px, phase="train"), layer) for cell, layer in every))
+
+
 def time_convolutions(
     backbone: Backbone,
     grid: Grid,
@@ -79,22 +88,15 @@ def time_convolutions(
     budget_s: float = math.inf,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Convolutions:
-    """Every convolution of the backbone at every size, fleet and precision of the grid, each shape once."""
-    start, rows, seen = time.perf_counter(), list[ConvolutionRow](), set[tuple[Any, ...]]()
-    for cell in grid.cells:
-        for layer in plain_layers(backbone, cell.px, image_channels):
-            if (at := (layer, *cell[1:])) in seen:
-                continue
-            seen.add(at)
-            if time.perf_counter() - start > budget_s:
-                row = row_at(cell, layer) | {
-                    "status": "skipped",
-                    "reason": f"the time budget of {budget_s:g} s was spent",
-                }
-                rows += [ConvolutionRow(**row, method=method) for method in METHODS]
-                continue
-            progress(f"{cell.fleet} × {layer.px}px, {layer.c_in} to {layer.c_out} channels, {cell.precision}")
-            rows += time_layer(cell, layer, "VALID" if backbone.padding == "valid" else "SAME", samples)
+    """A row for each of `convolutions_of` and each method, until the time ends; the rest are rows `skipped`."""
+    start, rows = time.perf_counter(), list[ConvolutionRow]()
+    for cell, layer in convolutions_of(backbone, grid, image_channels):
+        if time.perf_counter() - start > budget_s:
+            row = row_at(cell, layer) | {"status": "skipped", "reason": f"the time budget of {budget_s:g} s was spent"}
+            rows += [ConvolutionRow(**row, method=method) for method in METHODS]
+            continue
+        progress(f"{cell.fleet} × {layer.px}px, {layer.c_in} to {layer.c_out} channels, {cell.precision}")
+        rows += time_layer(cell, layer, "VALID" if backbone.padding == "valid" else "SAME", samples)
     return Convolutions(provenance=provenance(), device_kind=jax.devices()[0].device_kind, rows=tuple(rows))
 
 

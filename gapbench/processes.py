@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gapbench.cells import import_file
-from gapbench.counts import plain_layers
 from gapbench.grids import Grid
 from gapbench.progress import watch_cells
 from gapbench.spec import Experiment, RunSpec
@@ -38,7 +37,7 @@ def time_processes(
     """The grid, timed by one process after another; what is left of the time is shared by those still to come."""
     start, parts = time.perf_counter(), list[Throughput]()
     for process in range(processes):
-        share_s = (budget_s - (time.perf_counter() - start)) / (processes - process)
+        share_s = max(0.0, budget_s - (time.perf_counter() - start)) / (processes - process)
         options = {"samples": samples, "process": process, "budget_s": share_s, "profile": None if process else profile}
         title = f"process {process + 1} of {processes}, " if processes > 1 else ""
         work = (time_alone, path, experiment, grid, options, title)
@@ -72,7 +71,7 @@ def time_convolutions_alone(
     if once and jax.devices()[0].device_kind in measured():
         return None
     channels = load(spec.task.dataset, spec.task.px).train_images.shape[-1]
-    with watch_cells(len(grid.cells) * len(plain_layers(spec.backbone, max(grid.px), channels))) as progress:
+    with watch_cells(len(methods.convolutions_of(spec.backbone, grid, channels))) as progress:
         result = methods.time_convolutions(spec.backbone, grid, channels, progress=progress, **options)
     if write_table:
         methods.write_table(result)

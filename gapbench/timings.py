@@ -192,12 +192,17 @@ def block_ratios(reference: TimingRow, treatment: TimingRow) -> Float[np.ndarray
     return np.asarray(reference_s / treatment_s)
 
 
+def timing_file(out: Path, kind: type, provenance: dict[str, Any]) -> Path:
+    """Where an environment's `Throughput` or `Convolutions` stands below `out`."""
+    return out / "throughput" / (PREFIX[kind] + file_name(provenance))
+
+
 def write_throughput(out: Path, result: Throughput | Convolutions) -> Path:
     """Write `throughput/` and the environment's file name, one row a line; a rerun there replaces its file."""
     fields = result.model_dump(mode="json", by_alias=True)
     rows = ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop("rows"))
     lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-    path = out / "throughput" / (PREFIX[type(result)] + file_name(result.provenance))
+    path = timing_file(out, type(result), result.provenance)
     write_text(path, "{\n" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "\n}\n")
     return path
 

@@ -13,7 +13,9 @@ from typing import Any
 STEPS = 12
 
 
-def specs_of(hypers: Any = ((0.01, 0.3, 0.0), (0.02, 0.1, 0.5)), seeds: Any = (0, 1, 2), **recipe: Any) -> list[Any]:
+def specs_of(
+    hypers: Any = ((0.01, 0.3, 0.0), (0.02, 0.1, 0.5)), seeds: Any = (0, 1, 2), head: str = "gap", **recipe: Any
+) -> list[Any]:
     """Three seeds by two triples of learning rate, dropout rate and weight decay: one program."""
     from gapbench.spec import Backbone, Recipe, RunSpec, Task
 
@@ -22,7 +24,7 @@ def specs_of(hypers: Any = ((0.01, 0.3, 0.0), (0.02, 0.1, 0.5)), seeds: Any = (0
         RunSpec(
             task=Task(dataset="digits", px=8, train_images=32, val_images=20, curve_images=60),
             backbone=Backbone(width=4, stages=1),
-            head="gap",
+            head=head,
             recipe=Recipe(peak_lr=lr, dropout=dropout, weight_decay=decay, **fixed),
             seed=seed,
         )
@@ -32,7 +34,7 @@ def specs_of(hypers: Any = ((0.01, 0.3, 0.0), (0.02, 0.1, 0.5)), seeds: Any = (0
 
 
 def shard(out: Path) -> None:
-    """Six replicas over four devices; saves curves, parameters and the collectives of the compiled program."""
+    """Six replicas of each head over four devices: curves, parameters and the collectives of the compiled program."""
     import jax
     import numpy as np
 
@@ -49,14 +51,15 @@ def shard(out: Path) -> None:
         return program
 
     replicas.compile_width = spy
-    ((*crew,),) = train_fleet(specs_of(), load("digits", 8))
-    collectives = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-    found = re.findall(rf" ({collectives})(?:-start)?\(", text[0])
-    saved = {
-        f"{i}-{j}": leaf for i, (_, run, _) in enumerate(crew) for j, leaf in enumerate(jax.tree.leaves(run.state))
-    }
-    saved |= {f"{i}-loss": np.asarray(run.curve["loss"]) for i, (_, run, _) in enumerate(crew)}
-    np.savez(out, collectives=found, width=crew[0][2].width, devices=crew[0][2].devices, **saved)
+    collectives, saved = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter", dict[str, Any]()
+    for head in ("gap", "gap_conv"):
+        ((*crew,),) = train_fleet(specs_of(head=head), load("digits", 8))
+        saved[f"{head}-collectives"] = re.findall(rf" ({collectives})(?:-start)?\(", text.pop())
+        saved[f"{head}-width"], saved[f"{head}-devices"] = crew[0][2].width, crew[0][2].devices
+        for i, (_, run, _) in enumerate(crew):
+            saved[f"{head}-{i}-loss"] = np.asarray(run.curve["loss"])
+            saved |= {f"{head}-{i}-{j}": leaf for j, leaf in enumerate(jax.tree.leaves(run.state))}
+    np.savez(out, **saved)
 
 
 def kill(checkpoints: Path) -> None:

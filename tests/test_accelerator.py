@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_rivals import FLEETS, entry, made_up
+from test_race import FLEETS, entry, made_up
 
 from gapbench.models.convolution import TABLE
 from gapbench.race import Race, load_race, write_race

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gapbench import cli
 from gapbench.spec import UserError
 
 DECLARED = experiment(seeds=2)
+NUMBERS_OF_TIME = ("px", "batch", "fleet", "samples", "processes")
 ALONE = [name for name in cli.COMMANDS if name != "data"]  # data has commands of its own
 
 
@@ -19,15 +21,6 @@ def exit_code(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     return int(ended.value.code or 0)
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr of a command that exits with 2."""
-    assert cli.main(arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    return told.err
 
 
 @pytest.fixture(autouse=True)
@@ -131,10 +124,10 @@ def test_params_of_a_bare_spec_counts_its_net(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("flag", ["--channels", "--feature-px", "--classes", "--image-channels"])
-def test_params_refuses_counts_below_one(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_params_refuses_counts_below_one(flag: str, tmp_path: Path, refused: Callable[[list[str]], str]) -> None:
     path = tmp_path / "spec.json"
     path.write_text(DECLARED.runs[0].model_dump_json())
-    assert f"{flag} 0: must be at least 1" in refused(["params", flag, "0", "--spec", str(path)], capsys)
+    assert f"{flag} 0: must be at least 1" in refused(["params", flag, "0", "--spec", str(path)])
 
 
 @pytest.mark.parametrize(
@@ -146,12 +139,12 @@ def test_params_refuses_counts_below_one(flag: str, tmp_path: Path, capsys: pyte
     ],
 )
 def test_params_refuses_a_file_that_is_no_spec(
-    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, message: str, tmp_path: Path, refused: Callable[[list[str]], str]
 ) -> None:
     path = tmp_path / "spec.json"
     path.write_text(text)
-    assert message in refused(["params", "--spec", str(path)], capsys)
-    assert str(path) in refused(["params", "--spec", str(path)], capsys)
+    assert message in refused(["params", "--spec", str(path)])
+    assert str(path) in refused(["params", "--spec", str(path)])
 
 
 @pytest.mark.parametrize(
@@ -161,8 +154,12 @@ def test_params_refuses_a_file_that_is_no_spec(
         (["run", "size_sweep", "--seeds", "0"], "--seeds 0: must be at least 1"),
         (["run", "size_sweep", "--workers", "-1"], "--workers -1: must be at least 1"),
         (["status", "nothing_like_it"], "known: "),
-        (["time", "size_sweep", "--px", "28", "0"], "--px 0: must be at least 1"),
-        (["time", "size_sweep", "--samples", "0"], "--samples 0: must be at least 1"),
+        *((["time", f"--{flag}", "0"], f"--{flag} 0: must be at least 1") for flag in NUMBERS_OF_TIME),
+        (["time", "--budget-s", "0"], "--budget-s 0: must be above 0"),
+        (["time", "--budget-s", "nan"], "--budget-s nan: must be above 0"),
+        (["time", "--write-table"], "--write-table: goes with --convolutions"),
+        (["time", "--convolutions", "--profile", "trace"], "--profile: traces the heads, so leave out --convolutions"),
+        (["time", "--px", "28", "2"], "--px 2: "),
         (["report"], "report"),
         (["report", "nowhere"], "no records in 'nowhere'"),
         (["compare", "nowhere"], "experiment.json is missing"),
@@ -174,15 +171,15 @@ def test_bad_input_is_one_line_with_exit_code_2(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[[list[str]], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in refused(arguments, capsys)
+    assert message in refused(arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_traceback_comes_only_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(["params", "--channels", "0"], capsys).startswith("gapbench: --channels 0")
+def test_a_traceback_comes_only_with_debug(refused: Callable[[list[str]], str]) -> None:
+    assert refused(["params", "--channels", "0"]).startswith("gapbench: --channels 0")
     for arguments in (["params", "--channels", "0", "--debug"], ["--debug", "params", "--channels", "0"]):
         with pytest.raises(UserError, match="--channels 0"):
             cli.main(arguments)

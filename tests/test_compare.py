@@ -1,5 +1,6 @@
 """A reproduction is held against the published records: bits, intervals, verdicts, and what is missing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,7 @@ def test_the_command_exits_0_when_all_holds_and_1_when_not(
 
 
 def test_the_command_refuses_a_folder_that_holds_no_experiment(
-    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    published: Path, tmp_path: Path, refused: Callable[[list[str]], str]
 ) -> None:
-    assert cli.main(["compare", str(tmp_path), "--published", str(published)]) == 2
-    told = capsys.readouterr()
-    assert len(told.err.splitlines()) == 1
-    assert "experiment.json is missing" in told.err
+    told = refused(["compare", str(tmp_path), "--published", str(published)])
+    assert "experiment.json is missing" in told

@@ -215,23 +215,30 @@ def test_every_image_of_a_split_is_evaluated_once(digits: Dataset) -> None:
     assert rows[-1].stop == len(one.inputs.chunks)
 
 
-def test_four_devices_train_the_same_runs_and_exchange_nothing_but_the_results(
-    together: Crew, alone: list[Trained], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a process with four devices saves."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
-    out = tmp_path / "sharded.npz"
+    out = tmp_path_factory.mktemp("sharded") / "sharded.npz"
     done = subprocess.run(
         [sys.executable, SCRIPT, "shard", out], env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    sharded = np.load(out)
-    assert (int(sharded["width"]), int(sharded["devices"])) == (8, 4)  # six, and two copies
+    return np.load(out)
+
+
+# gap_conv is the same function as gap and starts from the same weights, so it has to end at gap's.
+@pytest.mark.parametrize("head", ["gap", "gap_conv"])
+def test_four_devices_train_the_same_runs_and_exchange_nothing_but_the_results(
+    head: str, sharded: Any, together: Crew, alone: list[Trained]
+) -> None:
+    assert (int(sharded[f"{head}-width"]), int(sharded[f"{head}-devices"])) == (8, 4)  # six, and two copies
     # lost, losses and correct, gathered for the host; a gathered activation would be trained on every device
-    assert sharded["collectives"].tolist() == ["all-gather"] * 3
+    assert sharded[f"{head}-collectives"].tolist() == ["all-gather"] * 3
     for i, ((_, run, _), one) in enumerate(zip(together, alone, strict=True)):
-        np.testing.assert_allclose(sharded[f"{i}-loss"], one.curve["loss"], **ROUNDING)
+        np.testing.assert_allclose(sharded[f"{head}-{i}-loss"], one.curve["loss"], **ROUNDING)
         for j, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(run.state)):
-            np.testing.assert_allclose(sharded[f"{i}-{j}"], leaf, **ROUNDING, err_msg=jax.tree_util.keystr(path))
+            np.testing.assert_allclose(sharded[f"{head}-{i}-{j}"], leaf, **ROUNDING, err_msg=jax.tree_util.keystr(path))
 
 
 def test_biases_that_start_at_zero_get_the_gradient_of_their_own_replica_alone(

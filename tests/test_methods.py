@@ -23,7 +23,7 @@ def row(method: str, seconds: float, **fields: Any) -> ConvolutionRow:
 def test_every_layer_and_method_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopwatch, "WARM_UP_S", 0.0)
     told: list[str] = []
-    grid = Grid([6], [2], fleet=[2], phase=["train"])
+    grid = Grid([6], [2], fleet=[2])
     result = time_convolutions(Backbone(width=2, stages=1), grid, 1, samples=2, progress=told.append)
     assert [(r.c_in, r.c_out, r.method) for r in result.rows] == [(c, 2, m) for c in (1, 2) for m in METHODS]
     assert {(r.status, r.replicas, r.px, len(r.samples_s)) for r in result.rows} == {("ok", 2, 6, 2)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_rivals import made_up
+from test_race import made_up
 
 from gapbench.operations import FORWARD, INPUT, KERNEL, Operation, Profile, read_instructions, read_operations
 from gapbench.race import load_race, write_race

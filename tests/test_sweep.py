@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -211,28 +211,20 @@ def test_a_process_that_follows_in_a_cluster_writes_nothing(
     ],
 )
 def test_a_mistake_in_the_declaration_is_one_line_before_anything_is_trained(
-    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+    file: Path, tmp_path: Path, refused: Callable[[list[str]], str], old: str, new: str, message: str
 ) -> None:
     own, out = edited(file, tmp_path, old, new), tmp_path / "out"
-    assert cli.main(["run", str(own), "--out", str(out)]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.startswith("gapbench: ")
-    assert said.err.count("\n") == 1
-    assert said.out == ""
+    assert message in refused(["run", str(own), "--out", str(out)])
     assert not out.exists()
 
 
 @pytest.mark.parametrize(("text", "message"), [("EXPERIMENT = (\n", "edited.py"), ("import nowhere\n", "nowhere")])
 def test_a_file_that_python_cannot_run_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+    tmp_path: Path, refused: Callable[[list[str]], str], text: str, message: str
 ) -> None:
     path = tmp_path / "edited.py"
     path.write_text(text)
-    assert cli.main(["status", str(path)]) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
+    assert message in refused(["status", str(path)])
 
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_holds_it(
@@ -257,9 +249,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 
 
 @pytest.mark.parametrize("flag", ["seeds", "workers"])
-def test_a_number_below_one_is_refused(file: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    assert cli.main(["run", str(file), f"--{flag}", "0"]) == 2
-    assert capsys.readouterr().err == f"gapbench: --{flag} 0: must be at least 1\n"
+def test_a_number_below_one_is_refused(file: Path, refused: Callable[[list[str]], str], flag: str) -> None:
+    assert refused(["run", str(file), f"--{flag}", "0"]) == f"gapbench: --{flag} 0: must be at least 1\n"
 
 
 def test_states_are_those_of_the_declared_runs_alone(file: Path, trained: Path, tmp_path: Path) -> None:

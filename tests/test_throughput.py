@@ -1,6 +1,7 @@
 """The timing of a pair: fair order, every sample kept, memory's end told, and a file that needs no JAX."""
 
 import itertools
+import json
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from gapbench import stopwatch, throughput
 from gapbench.grids import Cell, Grid, closed_form, spec_at
+from gapbench.operations import FORWARD, INPUT, KERNEL, Profile
 from gapbench.peaks import measure_peaks
 from gapbench.power import SampledPower, energy_of
 from gapbench.programs import compile_head
@@ -376,11 +378,15 @@ def test_sampled_watts_become_joules() -> None:
     assert power() == pytest.approx(100 * (time.perf_counter() - start), rel=0.5)
 
 
-def test_a_profile_is_a_trace_that_viewers_open(compiled: None, tmp_path: Any) -> None:
-    write_profile({"gap": PROGRAMS["gap", "infer"][0]}, tmp_path, calls=1)
-    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert any(name.endswith(".xplane.pb") for name in names)  # TensorBoard
-    assert "perfetto_trace.json.gz" in names
+def test_a_profile_finds_the_operations_of_the_compiled_program(tmp_path: Any) -> None:
+    head, _ = compile_head(SPEC, Cell(8, 4, "float32", 1, "train"), SHAPE)
+    write_profile({"gap": head}, 8, tmp_path, calls=2)
+    (profile,) = (Profile(**fields) for fields in json.loads((tmp_path / "operations.json").read_text()))
+    seconds = sum(operation.seconds for operation in profile.operations)
+    assert 0 < seconds < profile.step_s
+    flops = {kind: sum(o.flops for o in profile.operations if o.kind == kind) for kind in (FORWARD, INPUT, KERNEL)}
+    first, second = (2.0 * 4 * 8 * 8 * 9 * c_in * 4 for c_in in (1, 4))  # the first layer's forward pass is planes
+    assert flops == {FORWARD: second, INPUT: second, KERNEL: first + second}
 
 
 def test_processes_are_merged_row_by_row() -> None:

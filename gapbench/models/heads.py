@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from gapbench.models.backbones import as_matrix
-
 Features = Float[Array, "B H W C"]
 Logits = Float[Array, "B K"]
 
@@ -38,14 +36,13 @@ class Gap(nnx.Module):
 class GapConv(nnx.Module):
     """logits = mean_{hw}(V x + c): Network in Network's own head, [B, H, W, K] maps straight into softmax.
 
-    A 1×1 convolution to one map a class, no dense layer. `gap_conv` is the linear form, the same function as
-    `gap`; `gap_conv:relu` keeps the ReLU that Network in Network has before the average.
+    `gap_conv` is the linear form, the same function as `gap`; `gap_conv:relu` keeps the ReLU that Network in Network
+    has before the average. Its 1×1 convolution to one map a class is written as the product over channels that it
+    is: XLA leaves the replicas of a product on their devices, those of a convolution it does not.
     """
 
     def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            channels, classes, (1, 1), kernel_init=as_matrix(nnx.initializers.lecun_normal()), rngs=rngs
-        )
+        self.conv = nnx.Linear(channels, classes, rngs=rngs)
         self.relu = argument == "relu"
 
     def __call__(self, x: Features) -> Logits:
