@@ -51,7 +51,7 @@ def time(
         samples: Samples a head, cell and process, all kept.
         processes: Fresh interpreters that time the whole grid one after another: intervals are over them, too.
         budget_s: Seconds, shared by the processes, after which the remaining cells are recorded as skipped.
-        profile: Folder for a trace of the first cell's heads, for TensorBoard or Perfetto, and operations.json: their
+        profile: Folder for a trace of the first cell, for TensorBoard or Perfetto, and operations.json: each head's
             seconds by operation. Made after the timing.
         out: Folder of the experiment's records (default: results/reproduced/NAME).
         once: Do nothing where this environment has been timed already (with --write-table: where the table has it).

@@ -1,6 +1,6 @@
 """What the seconds of a step go to, operation by operation: a trace of steps, read with the text of their program.
 
-No JAX here: `gapbench.stopwatch.trace` makes one.
+No JAX here: `gapbench.throughput.profile` makes one.
 """
 
 import gzip
@@ -41,7 +41,7 @@ class Profile(Declaration):
 
     head: str
     px: PositiveInt
-    step_s: Positive  # from dispatch to dispatch, under the profiler
+    step_s: Positive  # without the profiler, dispatched one after another
     operations: tuple[Operation, ...]
 
 
@@ -88,18 +88,18 @@ def read_instructions(text: str) -> dict[str, Instruction]:
 
 
 def read_trace(folder: Path) -> dict[str, float]:
-    """Total seconds of every operation in the newest trace below a folder, by its name in the program's text."""
-    newest = max(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    """Total seconds of every operation in the traces below a folder, by its name in the program's text."""
     seconds: dict[str, float] = defaultdict(float)
-    with gzip.open(newest) as file:
-        for event in json.load(file)["traceEvents"]:
-            if name := event.get("args", {}).get("hlo_op"):
-                seconds[name] += event["dur"] / 1e6
+    for path in folder.rglob("*.trace.json.gz"):
+        with gzip.open(path) as file:
+            for event in json.load(file)["traceEvents"]:
+                if name := event.get("args", {}).get("hlo_op"):
+                    seconds[name] += event["dur"] / 1e6
     return seconds
 
 
 def read_operations(folder: Path, text: str, steps: int) -> tuple[Operation, ...]:
-    """Mean seconds a step by kind and shape, the longest first, from a trace of so many steps of one program."""
+    """Mean seconds a step by kind and shape, the longest first, from traces of so many steps of one program."""
     instructions, found = read_instructions(text), dict[tuple[str, str], dict[str, float]]()
     for name, seconds in read_trace(folder).items():
         if name in instructions:

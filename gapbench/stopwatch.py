@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -59,13 +58,6 @@ def interleave(programs: Sequence[Timed], samples: int) -> tuple[int, tuple[list
 def best_s(timed: Timed) -> float:
     """The seconds of the fastest call of two warm-ups, the first of which may compile."""
     return min(warm_up(timed), warm_up(timed))
-
-
-def trace(timed: Timed, folder: Path, calls: int = 10) -> float:
-    """Leave a trace of some calls, for TensorBoard (XProf) and Perfetto; mean seconds of a call under the profiler."""
-    warm_up(timed)
-    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
-        return timed.call(calls)
 
 
 @contextlib.contextmanager

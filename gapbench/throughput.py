@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from gapbench.power import Counter, energy_of, open_meter
 from gapbench.programs import Shape, compile_head
 from gapbench.records import provenance, write_text
 from gapbench.spec import RunSpec
-from gapbench.stopwatch import Timed, interleave, out_of_memory, trace
+from gapbench.stopwatch import Timed, interleave, out_of_memory, warm_up
 from gapbench.timings import Canary, Throughput, TimingRow, needed_bytes
 
 Progress = Callable[[str], None]
@@ -142,10 +143,29 @@ def time_device(
 
 
 def write_profile(heads: dict[str, Timed], px: int, folder: Path, calls: int = 10) -> None:
-    """A trace of some calls of each head in a folder of its name, and what they did in `operations.json`."""
-    profiles = []
-    for name, head in heads.items():
-        step_s = trace(head, folder / name, calls) / head.steps
-        operations = read_operations(folder / name, head.text, calls * head.steps)
-        profiles.append(Profile(head=name, px=px, step_s=step_s, operations=operations).model_dump(mode="json"))
+    """A trace of some calls of each head, under its name, for TensorBoard (XProf) and Perfetto; after all timing.
+
+    Beside it `operations.json`, a `Profile` a head.
+    """
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+        for name, head in heads.items():
+            with jax.profiler.TraceAnnotation(name):
+                head.call(calls)
+    profiles = [profile(head, name, px, calls).model_dump(mode="json") for name, head in heads.items()]
     write_text(folder / "operations.json", json.dumps(profiles, indent=1, ensure_ascii=False) + "\n")
+
+
+def profile(timed: Timed, head: str, px: int, calls: int = 10) -> Profile:
+    """Seconds of a step by operation, from a trace a call.
+
+    In a longer trace JAX frees no memory before its end, and every operation that writes waits for the kernel to find
+    some: up to ten times as long as it computes.
+    """
+    warm_up(timed)
+    step_s = timed.call(calls) / timed.steps
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(calls):
+            with jax.profiler.trace(f"{folder}/{i}"):
+                timed.call()
+        operations = read_operations(Path(folder), timed.text, calls * timed.steps)
+    return Profile(head=head, px=px, step_s=step_s, operations=operations)

@@ -34,14 +34,13 @@ from gapbench.spec import Precision, RunSpec, UserError, validate
 from gapbench.sweep import find_experiment
 from gapbench.train import init_state
 from gapbench.weights import export_weights
-from gapbench.worker import usable_cores
+from gapbench.worker import WORKER_ENV, usable_cores
 
 HERE = Path(__file__).parent
 CHECKED_STEPS, TOLERANCE = 20, 1e-4
 # Training is chaotic: at the sweep's own rate of 0.003, another order of the same float32 sums grows to a difference of
 # 5e-3 in 20 losses (flatten, 28 px). At this one it stays below 3e-6, where 1 % more of the rate gives 2e-4 or more.
 PEAK_LR = 1e-4
-PROFILED_STEPS = 20
 # Eight times what rounding makes of them on a CPU (28 px, gapbench and PyTorch alike). Too wide to see a wrong rate,
 # narrow enough to see other weights or batches; that the rates are the same, the float32 entries of each rival show.
 BFLOAT16_TOLERANCE = 5e-3
@@ -204,7 +203,7 @@ def make_entrants(torch_python: Path, steps: int, cores: int) -> list[Entrant]:
             for way in ("eager", "compile")
             for processes in dict.fromkeys((1, cores))
         ),
-        Entrant(REFERENCE, REFERENCE, "gapbench_rival", cores, 1, steps),
+        Entrant(REFERENCE, REFERENCE, "gapbench_rival", cores, 1, steps, environment=WORKER_ENV),
     ]
     return [mark_missing(entrant) for entrant in entrants]
 
@@ -309,7 +308,7 @@ def race(
                     progress(f"round {i + 1} of {rounds}: {entrant.name}, {placed(entrant)}")
                     entrant.attempt(entrant.time)
             progress(f"profile: {reference.name}")
-            reference.send(profile=PROFILED_STEPS)
+            reference.send(profile=True)
             profiles = reference.receive()[0]
     counts = [count_net(spec, cells[0].images.shape[-1], cells[0].classes) for spec in specs]
     fields = {

@@ -4,9 +4,6 @@ All calls into the library's training stand here.
 """
 
 import os
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from gapbench.worker import xla_flags
@@ -18,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from cell import Cell, Train
 
+from gapbench import throughput
 from gapbench.keys import key_for
-from gapbench.operations import Profile, read_operations
 from gapbench.peaks import measure_peaks
 from gapbench.spec import RunSpec
-from gapbench.stopwatch import Timed, trace
+from gapbench.stopwatch import Timed
 from gapbench.train import Constants, Program, TrainState, compile_program, init_state, make_hyper
 from gapbench.weights import import_weights
 
@@ -35,38 +32,37 @@ def init_from(cell: Cell, spec: RunSpec) -> TrainState:
     return state._replace(params=import_weights(cell.weights, state.params))
 
 
-def load_one(cell: Cell) -> tuple[Program, Callable[[int], list[jax.Array]]]:
-    """The compiled program of a cell's net, and what trains it for so many steps, and returns the losses."""
+def start(cell: Cell) -> tuple[Program, TrainState, Constants]:
+    """The compiled program of a cell's net, the state at step 0, and what its steps share."""
     spec = RunSpec(**cell.spec)
     program = compile_program(spec.program, cell.images.shape[-1], cell.classes)
-    start, moments = init_from(cell, spec), (jnp.asarray(cell.mean), jnp.asarray(cell.std))
-    constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
-
-    def train(steps: int) -> list[jax.Array]:
-        state, losses = jax.tree.map(jnp.copy, start), []  # a step's input is donated
-        for index in cell.order[:steps]:
-            state, loss = program.step(state, cell.images[index], cell.labels[index], constants)
-            losses.append(loss)
-        return losses
-
-    return program, train
+    moments = (jnp.asarray(cell.mean), jnp.asarray(cell.std))
+    return program, init_from(cell, spec), Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
 
 
 def load(cells: list[Cell]) -> Train:
     """One seed after another; a pinned process each for two halves of the seeds."""
-    trains = [load_one(cell)[1] for cell in cells]
-    return lambda steps, watch: np.array([jax.device_get(train(steps)) for train in trains])
+    starts = [start(cell) for cell in cells]
+
+    def train(steps: int, watch: bool) -> np.ndarray:
+        losses = []
+        for cell, (program, first, constants) in zip(cells, starts, strict=True):
+            state, pending = jax.tree.map(jnp.copy, first), []  # a step's input is donated
+            for index in cell.order[:steps]:
+                state, loss = program.step(state, cell.images[index], cell.labels[index], constants)
+                pending.append(loss)
+            losses.append(jax.device_get(pending))
+        return np.array(losses)
+
+    return train
 
 
-def profile(cell: Cell, steps: int) -> dict[str, Any]:
-    """What the steps of a cell's net go to: a `gapbench.operations.Profile`."""
-    program, train = load_one(cell)
-    timed = Timed(lambda carry: (carry, train(steps)), ())
-    with tempfile.TemporaryDirectory() as folder:
-        step_s = trace(timed, Path(folder), calls=1) / steps
-        operations = read_operations(Path(folder), program.step.as_text() or "", steps)
-    px, head = cell.spec["task"]["px"], cell.spec["head"]
-    return Profile(head=head, px=px, step_s=step_s, operations=operations).model_dump(mode="json")
+def profile(cell: Cell) -> dict[str, Any]:
+    """What a step of a cell's net goes to: a `gapbench.operations.Profile`."""
+    program, state, constants = start(cell)
+    images, labels = cell.images[cell.order[0]], cell.labels[cell.order[0]]
+    timed = Timed(lambda old: program.step(old, images, labels, constants), state, text=program.step.as_text() or "")
+    return throughput.profile(timed, cell.spec["head"], cell.spec["task"]["px"]).model_dump(mode="json")
 
 
 def measure_peak() -> float:

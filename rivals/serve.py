@@ -3,8 +3,8 @@
     python rivals/serve.py torch_rival:compile FOLDER --cores 0,1 --cells 14px-gap-s0,14px-gap-s1
 
 `{"train": 20, "watch": true}` trains every cell from its initial weights and answers with its losses. gapbench's also
-measures its core or accelerator (`{"peak": true}`), and on a core profiles so many steps of each net
-(`{"profile": 20}`). A process that waits computes nothing.
+measures its core or accelerator (`{"peak": true}`), and on a core profiles a step of each net
+(`{"profile": true}`). A process that waits computes nothing.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
                 answer = rival.measure_peak()
             elif "profile" in command:
                 own = getattr(rival, "profile", None)
-                answer = [own(group[0], command["profile"]) for group in groups] if own else []
+                answer = [own(group[0]) for group in groups] if own else []
             else:
                 for group, train in trains:
                     losses = train(command["train"], command["watch"])
