@@ -1,6 +1,6 @@
 """Does the head's effect grow with the input size? Real MNIST digits, embedded in a package: works offline.
 
-    gapbench run size_sweep              # 60 runs, about 5 min on two cores; feeds claims C1, C2, C5
+    gapbench run size_sweep              # 60 runs, about 7 min on two cores; feeds claims C1, C2, C5
     gapbench run size_sweep --pilot      # 18 runs on other seeds, from which targets and train_losses were set
 
 The recipe is one for all cells, so that the head is all that differs: the learning rate suits the flatten head (all

@@ -40,6 +40,9 @@ def test_the_generated_blocks_are_filled_and_nothing_else_changes(evidence: Evid
     c1 = next(card for card in evidence.cards if (card.claim, card.px) == ("C1", 8))
     assert f"8 px ✓ {c1.estimate:.3g} exact, n=1" in verdicts
     assert "`made_up`: 16 runs, 4 seeds, 100 training images of digits, 100 steps of 16; test processor" in new
+    seconds = evidence.timing[["compile_s", "train_s", "eval_s"]].to_numpy().sum()
+    assert seconds > 0
+    assert f"; {seconds / 60:.2g} minutes of one core\n" in new
 
 
 def test_an_unchanged_readme_is_not_rewritten_and_a_check_writes_nothing(evidence: Evidence, tmp_path: Path) -> None:

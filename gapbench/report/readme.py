@@ -14,6 +14,7 @@ from gapbench.race import Race
 from gapbench.records import write_text
 from gapbench.report.page import MARKS
 from gapbench.report.race import speed_block
+from gapbench.report.table import number
 from gapbench.spec import UserError
 
 ANSWERS = {"yes": "✓", "no": "✗", "unknown": "?"}
@@ -49,10 +50,12 @@ def conditions(found: list[Evidence]) -> str:
         experiment, records = evidence.experiment, evidence.records
         task, recipe = experiment.runs[0].task, experiment.runs[0].recipe
         seeds = {spec.seed for spec in experiment.runs}
+        minutes = evidence.timing[["compile_s", "train_s", "eval_s"]].sum().sum() / 60
         devices = sorted({f"{r.provenance['device']}, jax {r.provenance['packages']['jax']}" for r in records})
         lines.append(
             f"- `{evidence.name}`: {len(records)} runs, {len(seeds)} seeds, {task.train_images:,} training images of"
             f" {task.dataset}, {recipe.steps} steps of {recipe.batch}; {'; '.join(devices)}"
+            + (f"; {number(minutes, 2)} minutes of one core" if minutes else "")
         )
     return "\n".join(lines) + "\n"
 
