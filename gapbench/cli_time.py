@@ -78,7 +78,6 @@ def time(
         batch=distinct(batch) or (spec.recipe.batch,),
         precision=distinct(precision) or (spec.recipe.precision,),
         fleet=distinct(fleet) or (1,),
-        phase=("train",) if convolutions else Grid.phase,  # a convolution is timed forward and back, and once
     )
     for cell in grid.cells:
         spec_at(spec, cell, spec.head)
@@ -130,10 +129,12 @@ def time_ways(
     if once and not write_table and there.is_file():
         print(f"timed already: {there}")
         return 0
-    work = (time_convolutions_alone, declared.runs[0], grid, options, write_table, once)
+    work = (time_convolutions_alone, declared.runs[0], grid, options, write_table, once and write_table)
     result = in_fresh_process(*work, pin=source["platform"] == "cpu")
     if result is None:
-        print("timed already: this kind of device is in the table")
+        print("timed already: the table has every shape on this kind of device")
         return 0
+    if skipped := [row for row in result.rows if row.status == "skipped"]:
+        print(f"{len(skipped)} of {len(result.rows)} timings skipped: {skipped[0].reason}", file=sys.stderr)
     print(write_throughput(folder, result))
     return 0

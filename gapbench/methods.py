@@ -115,6 +115,15 @@ def fastest(rows: Sequence[ConvolutionRow]) -> list[dict[str, Any]]:
     return table
 
 
+def in_table(backbone: Backbone, grid: Grid, image_channels: int) -> bool:
+    """Whether the table has every shape of the grid on this kind of device."""
+    names = ("replicas", "px", "c_in", "c_out", "precision")
+    rows = convolution.measured().get(jax.devices()[0].device_kind, [])
+    known = {tuple(row[name] for name in names) for row in rows}
+    asked = (row_at(cell, layer) for cell, layer in convolutions_of(backbone, grid, image_channels))
+    return {tuple(row[name] for name in names) for row in asked} <= known
+
+
 def write_table(result: Convolutions) -> None:
     """Put the winners under the device's kind into the table that `choose_method` reads; other shapes there stay."""
     table = dict(convolution.measured())

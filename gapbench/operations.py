@@ -17,20 +17,20 @@ from gapbench.spec import Declaration, PositiveInt
 from gapbench.timings import Positive
 
 # One line of an optimized HLO module: %name = f32[64,28,28,16]{...} opcode(%operand, ...), attributes
+# or, with several results, %name = (f32[64]{...}, u8[0]{0}) opcode(...
 INSTRUCTION = re.compile(
-    r"^\s*(?:ROOT )?%?(?P<name>[\w.-]+) = \w+\[(?P<shape>[\d,]*)\]\S* (?P<opcode>[\w-]+)\((?P<rest>.*)"
+    r"^\s*(?:ROOT )?%?(?P<name>[\w.-]+) = (?:\w+\[(?P<shape>[\d,]*)\]\S*|\(.*?\)) (?P<opcode>[\w-]+)\((?P<rest>.*)"
 )
 WINDOW = re.compile(r"window=\{size=(\d+)x(\d+)")
 LABELS = re.compile(r"dim_labels=\w+_(\w+)->(\w+)")
 CONTROL = {"while", "conditional", "call"}  # their seconds are those of what they call
 FORWARD, INPUT, KERNEL = "convolution, forward", "convolution, input's gradient", "convolution, kernel's gradient"
-KINDS = (FORWARD, INPUT, KERNEL, "convolution", "products and sums", "layout", "elementwise and pool")
 
 
 class Operation(Declaration):
     """One kind of operation in one step."""
 
-    kind: str  # one of KINDS
+    kind: str  # those of convolutions are above, the others in `read_instructions`
     shape: str = ""  # of a convolution: `28 px 16→32`
     seconds: Positive  # a step
     flops: Annotated[float, Field(ge=0)] = 0.0  # of the convolutions, from their shapes; 0: not counted
@@ -60,7 +60,7 @@ def read_convolution(line: dict[str, str], shapes: dict[str, tuple[int, ...]]) -
     out = dict(zip(out_labels, shapes[line["name"]], strict=True))
     contracted = shapes[re.findall(r"%([\w.-]+)", line["rest"])[1]][kernel_labels.index("i")]
     flops = 2.0 * math.prod(out.values()) * height * width * contracted
-    if height > 3:  # slides the gradient of the output over the input
+    if height > 3:  # slides the output's gradient over the input; a map of up to 3 px is taken for one of the others
         return Instruction(KERNEL, f"{height} px {out['b']}→{out['f']}", flops)
     if "transpose(" in line["rest"]:
         return Instruction(INPUT, f"{out['0']} px {out['f']}→{contracted}", flops)
@@ -68,9 +68,9 @@ def read_convolution(line: dict[str, str], shapes: dict[str, tuple[int, ...]]) -
 
 
 def read_instructions(text: str) -> dict[str, Instruction]:
-    """Every operation of an optimized HLO module by name, but for those that only call others."""
+    """Every operation of an optimized HLO module by name; those that only call others have no kind."""
     lines = [match.groupdict() for line in text.splitlines() if (match := INSTRUCTION.match(line))]
-    shapes = {line["name"]: tuple(map(int, filter(None, line["shape"].split(",")))) for line in lines}
+    shapes = {line["name"]: tuple(map(int, filter(None, (line["shape"] or "").split(",")))) for line in lines}
     found = {}
     for line in lines:
         name, opcode = line["name"], line["opcode"]
@@ -82,8 +82,8 @@ def read_instructions(text: str) -> dict[str, Instruction]:
             found[name] = Instruction("products and sums")
         elif name.startswith(("copy", "transpose", "bitcast")):
             found[name] = Instruction("layout")
-        elif opcode not in CONTROL:
-            found[name] = Instruction("elementwise and pool")
+        else:
+            found[name] = Instruction("" if opcode in CONTROL else "elementwise and pool")
     return found
 
 
@@ -102,8 +102,8 @@ def read_operations(folder: Path, text: str, steps: int) -> tuple[Operation, ...
     """Mean seconds a step by kind and shape, the longest first, from traces of so many steps of one program."""
     instructions, found = read_instructions(text), dict[tuple[str, str], dict[str, float]]()
     for name, seconds in read_trace(folder).items():
-        if name in instructions:
-            kind, shape, flops = instructions[name]
+        kind, shape, flops = instructions.get(name, Instruction("not in the program's text"))
+        if kind:
             total = found.setdefault((kind, shape), {"seconds": 0.0, "flops": 0.0})
             total["seconds"] += seconds / steps
             total["flops"] += flops

@@ -38,7 +38,12 @@ def time_processes(
     start, parts = time.perf_counter(), list[Throughput]()
     for process in range(processes):
         share_s = max(0.0, budget_s - (time.perf_counter() - start)) / (processes - process)
-        options = {"samples": samples, "process": process, "budget_s": share_s, "profile": None if process else profile}
+        options = {
+            "samples": samples,
+            "process": process,
+            "budget_s": share_s,
+            "profile_to": None if process else profile,
+        }
         title = f"process {process + 1} of {processes}, " if processes > 1 else ""
         work = (time_alone, path, experiment, grid, options, title)
         parts.append(in_fresh_process(*work, pin=platform == "cpu"))
@@ -61,16 +66,13 @@ def time_alone(path: Path, experiment: Experiment, grid: Grid, options: dict[str
 def time_convolutions_alone(
     spec: RunSpec, grid: Grid, options: dict[str, Any], write_table: bool, once: bool
 ) -> Convolutions | None:
-    """What the one process times, and its table written on demand; None where the table has this device already."""
-    import jax
-
+    """What the one process times, and its table written on demand; None where the table has every shape already."""
     from gapbench import methods
     from gapbench.data import load
-    from gapbench.models.convolution import measured
 
-    if once and jax.devices()[0].device_kind in measured():
-        return None
     channels = load(spec.task.dataset, spec.task.px).train_images.shape[-1]
+    if once and methods.in_table(spec.backbone, grid, channels):
+        return None
     with watch_cells(len(methods.convolutions_of(spec.backbone, grid, channels))) as progress:
         result = methods.time_convolutions(spec.backbone, grid, channels, progress=progress, **options)
     if write_table:

@@ -81,18 +81,24 @@ class Race(Declaration):
         return cells * entry.steps * self.recipe.batch / np.asarray(entry.samples_s, dtype=np.float64)
 
     @property
+    def core_peak(self) -> float:
+        """FLOP/s of one core (or the accelerator) in a float32 matmul, where all together reached the most."""
+        return float(np.mean(np.asarray(self.peaks), axis=1).max())
+
+    @property
     def limit_images_per_s(self) -> float:
         """What all cores together would train if every operation ran at the best matmul rate they reached."""
-        return float(np.sum(self.peaks, axis=1).max()) / self.flops_per_image
-
-    def reference_of(self, entry: Entry) -> Entry:
-        """The timed reference of the entry's precision; the first, where there is none of it."""
-        timed = [other for other in self.entries if (other.rival, other.status) == (REFERENCE, "ok")]
-        return next((other for other in timed if other.precision == entry.precision), timed[0])
+        return self.core_peak * len(self.peaks[0]) / self.flops_per_image
 
     def ratios(self, entry: Entry) -> Float[np.ndarray, "N"]:
-        """Images per second of the reference over the entry's, round by round: a drift of the machine cancels."""
-        return self.images_per_s(self.reference_of(entry)) / self.images_per_s(entry)
+        """Images per second of the reference in the entry's precision over the entry's, round by round.
+
+        A drift of the machine cancels. Empty where no reference of that precision was timed.
+        """
+        like = (REFERENCE, "ok", entry.precision)
+        timed = (other for other in self.entries if (other.rival, other.status, other.precision) == like)
+        reference = next(timed, None)
+        return self.images_per_s(reference) / self.images_per_s(entry) if reference else np.empty(0)
 
 
 def write_race(out: Path, race: Race) -> Path:

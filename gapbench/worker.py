@@ -11,12 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+# glibc keeps a step's memory for the next one: given back, thousands of pages a step are found and cleared anew.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(2**28)}
 WORKER_ENV = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")} | {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several workers may share one accelerator
-    # glibc keeps a step's memory for the next one: given back, thousands of pages a step are found and cleared anew
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-    "MALLOC_TOP_PAD_": str(2**28),
+    **KEEP_MEMORY,
 }
 _claimed: list[Any] = []  # the lock of this process's core, held until the process ends
 

@@ -34,7 +34,7 @@ from gapbench.spec import Precision, RunSpec, UserError, validate
 from gapbench.sweep import find_experiment
 from gapbench.train import init_state
 from gapbench.weights import export_weights
-from gapbench.worker import WORKER_ENV, usable_cores
+from gapbench.worker import KEEP_MEMORY, WORKER_ENV, usable_cores
 
 HERE = Path(__file__).parent
 CHECKED_STEPS, TOLERANCE = 20, 1e-4
@@ -45,7 +45,6 @@ PEAK_LR = 1e-4
 # narrow enough to see other weights or batches; that the rates are the same, the float32 entries of each rival show.
 BFLOAT16_TOLERANCE = 5e-3
 SCAN_STEPS = 2  # a convolution in a scan is so slow on a CPU that a sample of full length would take minutes
-ALONE_STEPS = 16  # on an accelerator, of those that train one seed after another: their rate does not depend on it
 LEAST_ROUNDS = 3  # whatever the time budget
 
 
@@ -192,13 +191,23 @@ def placed(entrant: Entrant) -> str:
 
 
 def make_entrants(torch_python: Path, steps: int, cores: int) -> list[Entrant]:
-    """Every way; those of PyTorch say so where it is not installed."""
+    """Every way; those of PyTorch say so where it is not installed.
+
+    PyTorch is to be at its best, and gets the memory settings of gapbench's workers; Flax is as its users run it.
+    """
     entrants = [
         Entrant("textbook Flax", "textbook Flax", "textbook_flax", 1, cores, steps),
         Entrant("scan Flax", "scan Flax", "scan_flax", 1, cores, min(SCAN_STEPS, steps)),
         *(
             Entrant(
-                "PyTorch", f"PyTorch {way}", f"torch_rival:{way}", processes, cores // processes, steps, torch_python
+                "PyTorch",
+                f"PyTorch {way}",
+                f"torch_rival:{way}",
+                processes,
+                cores // processes,
+                steps,
+                torch_python,
+                environment=KEEP_MEMORY,
             )
             for way in ("eager", "compile")
             for processes in dict.fromkeys((1, cores))
@@ -217,13 +226,12 @@ def mark_missing(entrant: Entrant) -> Entrant:
 
 def make_accelerator_entrants(torch_python: Path, steps: int, cores: int, device: str) -> list[Entrant]:
     """Fleets, and what they are compared with on the same device (by PyTorch's name); PyTorch may be missing."""
-    few = min(ALONE_STEPS, steps)
     exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    entrants = [Entrant("textbook Flax", "textbook Flax, float32", "textbook_flax", 1, cores, few, environment=exact)]
+    entrants = [Entrant("textbook Flax", "textbook Flax, float32", "textbook_flax", 1, cores, steps, environment=exact)]
     ways: tuple[tuple[str, Precision], ...] = (("eager", "float32"), ("compile", "bfloat16"), ("graphs", "bfloat16"))
     for way, precision in ways:
         name, file = f"PyTorch {way}, {precision}", f"torch_rival:{way}:{device}:{precision}"
-        entrants.append(Entrant("PyTorch", name, file, 1, cores, few, torch_python, precision))
+        entrants.append(Entrant("PyTorch", name, file, 1, cores, steps, torch_python, precision))
     fleets: tuple[tuple[Precision, dict[str, str]], ...] = (("float32", exact), ("bfloat16", {}))
     for precision, environment in fleets:
         name, file = f"{REFERENCE} fleet, {precision}", f"fleet_rival:{precision}"
@@ -282,7 +290,7 @@ def race(
     log: Any,
     budget_s: float = math.inf,
 ) -> Race:
-    """Check, warm up every shape, then sample in rounds, with the matmul peak once in each; then profile.
+    """Check, warm up every shape, then profile, then sample in rounds, with the matmul peak once in each.
 
     After `LEAST_ROUNDS`, no round begins that would end beyond `budget_s`, as long as the last ones took.
     """
@@ -297,7 +305,9 @@ def race(
             for entrant in entrants:
                 progress(f"warm up: {entrant.name}, {placed(entrant)}")
                 entrant.attempt(entrant.train)
-            first = time.perf_counter()
+            progress(f"profile: {reference.name}")
+            reference.send(profile=True)
+            profiles, first = reference.receive()[0], time.perf_counter()
             for i in range(rounds):
                 now = time.perf_counter()
                 if i >= LEAST_ROUNDS and now - begin + (now - first) / i > budget_s:
@@ -307,9 +317,6 @@ def race(
                 for entrant in entrants[:: -1 if i % 2 else 1]:
                     progress(f"round {i + 1} of {rounds}: {entrant.name}, {placed(entrant)}")
                     entrant.attempt(entrant.time)
-            progress(f"profile: {reference.name}")
-            reference.send(profile=True)
-            profiles = reference.receive()[0]
     counts = [count_net(spec, cells[0].images.shape[-1], cells[0].classes) for spec in specs]
     fields = {
         "provenance": source,
@@ -337,7 +344,7 @@ def share_device() -> str:
 
 
 def main() -> int:
-    """Exit 2, with one line, for bad input, or where gapbench itself fails."""
+    """Exit 2, with one line, for bad input, and 1 where gapbench itself fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="size_sweep", help="whose nets, data and recipe")
     parser.add_argument("--px", type=int, nargs="+", default=[14, 28])
@@ -364,7 +371,7 @@ def main() -> int:
             print(write_race(given.out, race(specs, entrants, cores, given.rounds, log, given.budget_s)))
     except (UserError, RuntimeError) as error:
         print(f"bench-rivals: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("bench-rivals: stopped, nothing was written", file=sys.stderr)
         return 130

@@ -154,7 +154,7 @@ def test_however_long_the_parts_take_all_get_their_share_of_eight_minutes(
     assert sum(parts.limits.values()) <= 480
     assert sweeps[0] == pytest.approx(sweeps[1])
     assert 100 < sum(sweeps) <= 300
-    assert parts.limit_of("--fleet 1 32") == pytest.approx(accelerator.LEAST_GRID_S)
+    assert parts.limit_of("--fleet 1 32") == pytest.approx(accelerator.LEAST_GRID_S - accelerator.GRACE_S)
 
 
 def test_time_that_a_part_leaves_goes_to_the_sweeps_up_to_their_bar_and_then_to_the_grid(
@@ -164,8 +164,8 @@ def test_time_that_a_part_leaves_goes_to_the_sweeps_up_to_their_bar_and_then_to_
     monkeypatch.setattr(accelerator, "run_part", lambda words, limit_s: parts.limits.update({" ".join(words): limit_s}))
     accelerator.run_all(accelerator.FULL, accelerator.Session(480.0), tmp_path, tmp_path / "work")
     assert [parts.limit_of(f"run {name}") for name in accelerator.FULL.sweeps] == [150.0, 300.0]
-    assert parts.limit_of("--fleet 1 32") == 480.0
-    assert next(name for name in parts.limits if "--fleet 1 32" in name).endswith("--budget-s 455")
+    assert parts.limit_of("--fleet 1 32") == 480.0 - accelerator.GRACE_S
+    assert next(name for name in parts.limits if "--fleet 1 32" in name).endswith("--budget-s 435")
 
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"

@@ -208,10 +208,10 @@ def test_a_spent_budget_leaves_the_least_rounds(fakes: Any) -> None:
 def test_on_an_accelerator_float32_is_exact_and_bfloat16_has_its_tolerance(tmp_path: Path) -> None:
     entrants = bench.make_accelerator_entrants(tmp_path / "python", 64, cores=16, device="cuda")
     assert [(e.way, e.steps, e.threads) for e in entrants] == [
-        ("textbook_flax", 16, 16),
-        ("torch_rival:eager:cuda:float32", 16, 16),
-        ("torch_rival:compile:cuda:bfloat16", 16, 16),
-        ("torch_rival:graphs:cuda:bfloat16", 16, 16),
+        ("textbook_flax", 64, 16),
+        ("torch_rival:eager:cuda:float32", 64, 16),
+        ("torch_rival:compile:cuda:bfloat16", 64, 16),
+        ("torch_rival:graphs:cuda:bfloat16", 64, 16),
         ("fleet_rival:float32", 64, 16),
         ("fleet_rival:bfloat16", 64, 16),
     ]

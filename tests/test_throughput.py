@@ -379,11 +379,13 @@ def test_sampled_watts_become_joules() -> None:
 
 
 def test_a_profile_finds_the_operations_of_the_compiled_program(tmp_path: Any) -> None:
-    head, _ = compile_head(SPEC, Cell(8, 4, "float32", 1, "train"), SHAPE)
-    write_profile({"gap": head}, 8, tmp_path, calls=2)
-    (profile,) = (Profile(**fields) for fields in json.loads((tmp_path / "operations.json").read_text()))
-    seconds = sum(operation.seconds for operation in profile.operations)
-    assert 0 < seconds < profile.step_s
+    cell = Cell(8, 4, "float32", 1, "train")
+    head, _ = compile_head(SPEC, cell, SHAPE)
+    write_profile({"gap": head}, cell, tmp_path, calls=2)
+    (fields,) = json.loads((tmp_path / "operations.json").read_text())
+    assert Cell(**{name: fields.pop(name) for name in cell._fields if name != "px"}, px=fields["px"]) == cell
+    profile = Profile(**fields)
+    assert all(operation.seconds > 0 for operation in profile.operations)
     flops = {kind: sum(o.flops for o in profile.operations if o.kind == kind) for kind in (FORWARD, INPUT, KERNEL)}
     first, second = (2.0 * 4 * 8 * 8 * 9 * c_in * 4 for c_in in (1, 4))  # the first layer's forward pass is planes
     assert flops == {FORWARD: second, INPUT: second, KERNEL: first + second}

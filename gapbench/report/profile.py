@@ -1,6 +1,5 @@
 """What holds the training step back: its operations as a table, a figure and a sentence of the README."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -12,11 +11,6 @@ from gapbench.report.table import Columns, Table, number, percent
 CONVOLUTIONS = (FORWARD, INPUT, KERNEL)
 BETWEEN = "between operations"
 COLOURS = {FORWARD: "#0072b2", INPUT: "#56b4e9", KERNEL: "#009e73"}  # Okabe and Ito; grey is what could go
-
-
-def core_peak(race: Race) -> float:
-    """FLOP/s of one core, where all together reached the most."""
-    return float(np.sum(race.peaks, axis=1).max()) / len(race.peaks[0])
 
 
 def operations_frame(race: Race) -> pd.DataFrame:
@@ -32,7 +26,7 @@ def operations_frame(race: Race) -> pd.DataFrame:
     frame[["seconds", "flops"]] = frame[["seconds", "flops"]].div(heads, axis=0)
     frame["share"] = frame["seconds"] / frame.groupby("px")["seconds"].transform("sum")
     frame["flops_per_s"] = (frame["flops"] / frame["seconds"]).where(frame["flops"] > 0)
-    frame["of_matmul_peak"] = frame["flops_per_s"] / core_peak(race)
+    frame["of_matmul_peak"] = frame["flops_per_s"] / race.core_peak
     return frame.sort_values(["px", "seconds"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
@@ -50,9 +44,17 @@ def operations_table(race: Race) -> Table:
     caption = (
         f"Where {REFERENCE}'s training step spends its time: a trace of one of {len(race.peaks[0])} workers while all"
         f" trained, means over {' and '.join(race.heads)}, batches of {race.recipe.batch}; a core's matmul peak is"
-        f" {number(core_peak(race) / 1e9)} GFLOP/s. {explain(race)}"
+        f" {number(race.core_peak / 1e9)} GFLOP/s. The first layer's forward pass, a sum of scaled planes, is"
+        f" counted as elementwise. All operations sum to {percent(traced_share(race))} of the step as timed without the"
+        f" profiler. {explain(race)}"
     )
     return Table("operations", caption, operations_frame(race), columns)
+
+
+def traced_share(race: Race) -> float:
+    """Seconds of all traced operations over those of the steps without the profiler: near 1, or it distorts."""
+    traced = sum(operation.seconds for profile in race.profiles for operation in profile.operations)
+    return traced / sum(profile.step_s for profile in race.profiles)
 
 
 def explain(race: Race) -> str:
@@ -60,7 +62,7 @@ def explain(race: Race) -> str:
     frame = operations_frame(race)
     mine = frame[frame["kind"].isin(CONVOLUTIONS)]
     total_s, conv_s = frame["seconds"].sum(), mine["seconds"].sum()
-    best_s = mine["flops"].sum() / core_peak(race)
+    best_s = mine["flops"].sum() / race.core_peak
     return (
         f"The convolutions take {percent(conv_s / total_s)} of the time, at {percent(best_s / conv_s)} of the matmul"
         f" peak. Were all the rest free, training would be {number(total_s / conv_s)} times as fast; were the"
@@ -69,7 +71,7 @@ def explain(race: Race) -> str:
 
 
 def draw_operations(race: Race) -> Figure:
-    """A bar a size: milliseconds of a step by kind; a line where all FLOPs would end at the matmul peak."""
+    """A bar a size: milliseconds of a step by kind; a line where its convolutions would end at the matmul peak."""
     frame = operations_frame(race)
     sizes = sorted(frame["px"].unique())
     figure, (ax,) = panels(1, height=1.6 + 0.6 * len(sizes))
@@ -84,9 +86,9 @@ def draw_operations(race: Race) -> Figure:
             if width > 0.05 * parts.sum():
                 ax.text(left + width / 2, place, f"{width / parts.sum():.0%}", ha="center", va="center", fontsize=10)
             left += width
-        best = 1e3 * own["flops"].sum() / core_peak(race)
+        best = 1e3 * own["flops"].sum() / race.core_peak
         ax.plot([best, best], [place - 0.4, place + 0.4], color="#d55e00", linewidth=2.5)
-        ax.text(best, place - 0.42, "at matmul peak", color="#d55e00", fontsize=9, ha="left")
+        ax.text(best, place - 0.42, "convolutions at matmul peak", color="#d55e00", fontsize=9, ha="left")
     ax.set_yticks(range(len(sizes)), [f"{px} px" for px in sizes])
     ax.set(ylim=(len(sizes) - 0.5, -0.65), xlabel="milliseconds of one training step on one core")
     ax.grid(axis="y", visible=False)

@@ -23,12 +23,14 @@ def race_frame(race: Race) -> pd.DataFrame:
         row = entry.model_dump(exclude={"versions", "samples_s", "precision", "tolerance"})  # the name says which
         row |= {"versions": ", ".join(f"{name} {version}" for name, version in sorted(entry.versions.items()))}
         row |= dict.fromkeys(("images_per_s_median", "images_per_s_q25", "images_per_s_q75", "of_matmul_peak"), np.nan)
+        row |= dict.fromkeys(("estimate", "low", "high", "n"), np.nan)
         if entry.status == "ok":
             low, median, high = np.quantile(race.images_per_s(entry), [0.25, 0.5, 0.75])
             row |= {"images_per_s_median": median, "images_per_s_q25": low, "images_per_s_q75": high}
             if entry.precision == "float32":  # as the peak is
                 row |= {"of_matmul_peak": median / race.limit_images_per_s}
-            row |= median_interval(race.ratios(entry))._asdict()
+            if (ratios := race.ratios(entry)).size:
+                row |= median_interval(ratios)._asdict()
         rows.append(row)
     return pd.DataFrame(rows).sort_values("images_per_s_median", ascending=False, kind="stable", ignore_index=True)
 
@@ -165,7 +167,7 @@ def speed_block(races: list[Race]) -> str:
         folder = f"results/published/{name}"
         lines += [
             "",
-            f"Medians of {int(ours['n'])} interleaved rounds, ratios with 95 % intervals over rounds: {setting(race)}."
+            f"Medians of {len(race.peaks)} interleaved rounds, ratios with 95 % intervals over rounds: {setting(race)}."
             f" {REFERENCE} reaches {percent(ours['of_matmul_peak'])} of the {whose} matmul peak.",
             *([f"{explain(race)} [By operation]({folder}/tables/operations.md)."] if race.profiles else []),
             "",
