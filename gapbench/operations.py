@@ -32,7 +32,7 @@ class Operation(Declaration):
 
     kind: str  # those of convolutions are above, the others in `read_instructions`
     shape: str = ""  # of a convolution: `28 px 16→32`
-    seconds: Positive  # a step
+    seconds: Annotated[float, Field(ge=0)]  # a step
     flops: Annotated[float, Field(ge=0)] = 0.0  # of the convolutions, from their shapes; 0: not counted
 
 

@@ -9,6 +9,7 @@ device; one that fails or runs out of time says so and leaves the others to run.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import io
 import os
@@ -97,25 +98,28 @@ def run_part(words: Sequence[str], limit_s: float) -> str:
     if limit_s <= 0:
         return "not started, no time was left"
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen([sys.executable, *words], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    process = subprocess.Popen([sys.executable, *words], env=environment, process_group=0)
     try:
         code = process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
+        process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C does not reach its group
+        if isinstance(stop, KeyboardInterrupt):
+            raise
         return f"stopped after {limit_s:.0f} s"
-    finally:  # also after Ctrl-C, which a terminal sends to both
+    finally:
         end(process)
     reasons = {0: "", 2: "skipped, for the reason in its own line"}
     return reasons.get(code, f"failed with exit code {code}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Wait a while for it to end by itself; then it is killed."""
-    try:
+    """Wait a while for it to end by itself; then it is killed, with whatever it left running and holding the device."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def run_all(plan: Plan, session: Session, out: Path, work: Path) -> list[str]:
@@ -305,7 +309,7 @@ def main() -> int:
             work = Path(scratch) if given.rehearse else Path("results/reproduced")
             summarise(session, out, run_all(plan, session, out, work), given.rehearse)
     except OSError as error:
-        print(f"accelerator: cannot write to {out}: {error.strerror}; choose another --out", file=sys.stderr)
+        print(f"accelerator: cannot write to {error.filename or out}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("accelerator: stopped; the same command goes on with the sweeps", file=sys.stderr)

@@ -1,9 +1,11 @@
 """`make accelerator` without one: it refuses, its rehearsal goes through every part, and no part stops another."""
 
+import fcntl
 import os
 import subprocess
 import sys
 import tarfile
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +178,18 @@ try:
 except KeyboardInterrupt:
     pathlib.Path(sys.argv[1]).write_text("finished what was begun")
 """
+
+
+def test_what_a_part_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    hold = f"import fcntl, time; f = open({str(lock)!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True)"
+    hold += "; time.sleep(60)"
+    start = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {hold!r}], stdout=subprocess.PIPE)"
+    assert accelerator.run_part(["-c", f"{start}; p.stdout.readline()"], 30.0) == ""
+    begin = time.monotonic()
+    with open(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # once its holder is gone
+    assert time.monotonic() - begin < 30
 
 
 def test_a_part_beyond_its_limit_may_finish_what_it_began_and_is_killed_if_it_does_not_end(
