@@ -102,11 +102,12 @@ def time_heads(
     path: Path, declared: "Experiment", grid: "Grid", folder: Path, once: bool, options: dict[str, Any]
 ) -> int:
     """Time the pair and write its file."""
-    from gapbench.processes import find_environment, time_processes
+    from gapbench.processes import time_processes
+    from gapbench.records import provenance
     from gapbench.sweep import in_fresh_process
     from gapbench.timings import Throughput, timing_file, write_throughput
 
-    source = in_fresh_process(find_environment)
+    source = in_fresh_process(provenance)
     there = timing_file(folder, Throughput, source)
     if once and there.is_file():
         print(f"timed already: {there}")
@@ -120,11 +121,12 @@ def time_ways(
     declared: "Experiment", grid: "Grid", folder: Path, once: bool, write_table: bool, options: dict[str, Any]
 ) -> int:
     """Time the ways of convolving, write their file and, if asked, the table."""
-    from gapbench.processes import find_environment, time_convolutions_alone
+    from gapbench.processes import time_convolutions_alone
+    from gapbench.records import provenance
     from gapbench.sweep import in_fresh_process
     from gapbench.timings import Convolutions, timing_file, write_throughput
 
-    source = in_fresh_process(find_environment)
+    source = in_fresh_process(provenance)
     there = timing_file(folder, Convolutions, source)
     if once and not write_table and there.is_file():
         print(f"timed already: {there}")

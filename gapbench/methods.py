@@ -1,9 +1,8 @@
 """Which way of computing a fleet's convolutions is the fastest here? Times all, and writes the table of winners."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +14,12 @@ from gapbench.grids import Cell, Grid
 from gapbench.memory import free_memory, memory_fields
 from gapbench.models import convolution
 from gapbench.models.convolution import METHODS
-from gapbench.records import provenance, write_text
+from gapbench.records import provenance, write_fields
 from gapbench.spec import Backbone
 from gapbench.stopwatch import Timed, interleave, out_of_memory
-from gapbench.timings import ConvolutionRow, Convolutions, needed_bytes
+from gapbench.timings import SHAPE, ConvolutionRow, Convolutions, needed_bytes
 
+Shape = tuple[Any, ...]  # values of SHAPE
 PAYS = 1.05  # a way other than XLA's own must be so many times as fast, or it is not worth its memory
 
 
@@ -45,6 +45,11 @@ def make_method(method: str, cell: Cell, layer: Layer, padding: str) -> Timed:
     if (needed := needed_bytes(memory_fields(compiled))) > free:
         raise MemoryError(f"{needed} bytes are needed, {free:.0f} are free")
     return Timed(lambda carry: (carry, compiled(x, kernel, dy)), ())
+
+
+def shape_of(row: Mapping[str, Any]) -> Shape:
+    """What makes two rows, of the table or of what is timed, the same convolution."""
+    return tuple(row[name] for name in SHAPE)
 
 
 def row_at(cell: Cell, layer: Layer) -> dict[str, Any]:
@@ -102,10 +107,10 @@ def time_convolutions(
 
 def fastest(rows: Sequence[ConvolutionRow]) -> list[dict[str, Any]]:
     """The table's rows: `grouped`, unless the fastest other method pays; shapes without any timing are left out."""
-    medians: dict[str, tuple[dict[str, Any], dict[str, float]]] = {}
+    medians: dict[Shape, tuple[dict[str, Any], dict[str, float]]] = {}
     for row in rows:
         if row.status == "ok":
-            _, found = medians.setdefault(json.dumps(row.shape), (row.shape, {}))
+            _, found = medians.setdefault(shape_of(row.shape), (row.shape, {}))
             found[row.method] = float(np.median(row.samples_s))
     table = []
     for shape, found in medians.values():
@@ -117,21 +122,15 @@ def fastest(rows: Sequence[ConvolutionRow]) -> list[dict[str, Any]]:
 
 def in_table(backbone: Backbone, grid: Grid, image_channels: int) -> bool:
     """Whether the table has every shape of the grid on this kind of device."""
-    names = ("replicas", "px", "c_in", "c_out", "precision")
-    rows = convolution.measured().get(jax.devices()[0].device_kind, [])
-    known = {tuple(row[name] for name in names) for row in rows}
+    known = set(map(shape_of, convolution.measured().get(jax.devices()[0].device_kind, [])))
     asked = (row_at(cell, layer) for cell, layer in convolutions_of(backbone, grid, image_channels))
-    return {tuple(row[name] for name in names) for row in asked} <= known
+    return set(map(shape_of, asked)) <= known
 
 
 def write_table(result: Convolutions) -> None:
     """Put the winners under the device's kind into the table that `choose_method` reads; other shapes there stay."""
     table = dict(convolution.measured())
-    old = {json.dumps({**row, "method": ""}): row for row in table.get(result.device_kind, [])}
-    new = {json.dumps({**row, "method": ""}): row for row in fastest(result.rows)}
-    table[result.device_kind] = list((old | new).values())
-    kinds = (
-        f"{json.dumps(kind)}: [\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]" for kind, rows in table.items()
-    )
-    write_text(convolution.TABLE, "{\n" + ",\n".join(kinds) + "\n}\n")
+    rows = [*table.get(result.device_kind, []), *fastest(result.rows)]  # of two for a shape, the later counts
+    table[result.device_kind] = list({shape_of(row): row for row in rows}.values())
+    write_fields(convolution.TABLE, table, by_row=table)
     convolution.measured.cache_clear()

@@ -16,13 +16,6 @@ from gapbench.sweep import in_fresh_process
 from gapbench.timings import Convolutions, Throughput, merge
 
 
-def find_environment() -> dict[str, Any]:
-    """Provenance of what a process here computes on."""
-    from gapbench.records import provenance
-
-    return provenance()
-
-
 def time_processes(
     path: Path,
     experiment: Experiment,

@@ -3,7 +3,6 @@
 The folder `rivals/` runs it (`make bench-rivals`); the library never imports a rival.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,12 +11,11 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 
 from gapbench.operations import Profile
-from gapbench.records import load_json, write_text
+from gapbench.records import load_json, write_fields
 from gapbench.spec import Backbone, Declaration, PositiveInt, Precision, Recipe, Seed
 from gapbench.timings import Positive
 
 FILE = "rivals.json"
-ROWS = ("profiles", "entries")  # each on a line of its own in the file
 REFERENCE = "gapbench"  # the rival that the others are compared with
 
 
@@ -103,11 +101,7 @@ class Race(Declaration):
 
 def write_race(out: Path, race: Race) -> Path:
     """Write `rivals.json`, an entry and a profile a line; a rerun there replaces it."""
-    fields = race.model_dump(mode="json", by_alias=True)
-    rows = {name: [json.dumps(row, allow_nan=False) for row in fields.pop(name)] for name in ROWS}
-    lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-    lines += [f"{json.dumps(name)}: [\n" + ",\n".join(own) + "\n" * bool(own) + "]" for name, own in rows.items()]
-    write_text(out / FILE, "{\n" + ",\n".join(lines) + "\n}\n")
+    write_fields(out / FILE, race.model_dump(mode="json", by_alias=True), by_row=["profiles", "entries"])
     return out / FILE
 
 

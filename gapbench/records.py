@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -167,6 +167,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         ) from error
 
 
+def write_fields(path: Path, fields: Mapping[str, Any], by_row: Collection[str] = ()) -> None:
+    """Write JSON, a line a field, and of the lists `by_row` a line an element: short, and readable in a diff."""
+
+    def text(name: str, value: Any) -> str:
+        if name not in by_row:
+            return json.dumps(value, allow_nan=False)
+        return "[" + ",".join(f"\n{json.dumps(row, allow_nan=False)}" for row in value) + "\n]"
+
+    lines = (f"{json.dumps(name)}: {text(name, value)}" for name, value in fields.items())
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def remove_parts(folder: Path) -> None:
     """Delete temporary files that a killed process left behind."""
     for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
@@ -178,9 +190,7 @@ def write_record(out: Path, record: Record, timing: dict[str, float]) -> None:
     path = out / "records" / f"{record.run_id}.json"
     if not path.exists():
         write_text(out / "timing" / f"{record.run_id}.json", json.dumps(timing, indent=1) + "\n")
-        fields = record.model_dump(mode="json", by_alias=True)
-        lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
-        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")  # one line a field: short, and readable in a diff
+        write_fields(path, record.model_dump(mode="json", by_alias=True))
 
 
 def load_record(path: Path) -> Record:

@@ -1,6 +1,5 @@
 """What a timing of both heads leaves: one JSON file an environment. No JAX here: `gapbench.throughput` measures."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 
 from gapbench.grids import Cell, Phase
-from gapbench.records import load_json, write_text
+from gapbench.records import load_json, write_fields
 from gapbench.spec import Backbone, Declaration, PositiveInt, Precision, Recipe
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 MEMORY = ("argument", "output", "temp", "alias")  # what XLA's memory analysis tells
+SHAPE = ("replicas", "px", "c_in", "c_out", "precision")  # of a fleet's convolutions, whatever the batch
 SLOW_DOWN = 0.05  # by which the canary may change before the table warns
 
 
@@ -155,7 +155,7 @@ class ConvolutionRow(Samples):
     @property
     def shape(self) -> dict[str, Any]:
         """What `choose_method` looks up, by the names of its table."""
-        return {name: getattr(self, name) for name in ("replicas", "px", "c_in", "c_out", "precision")}
+        return {name: getattr(self, name) for name in SHAPE}
 
 
 class Convolutions(Declaration):
@@ -199,11 +199,8 @@ def timing_file(out: Path, kind: type, provenance: dict[str, Any]) -> Path:
 
 def write_throughput(out: Path, result: Throughput | Convolutions) -> Path:
     """Write `throughput/` and the environment's file name, one row a line; a rerun there replaces its file."""
-    fields = result.model_dump(mode="json", by_alias=True)
-    rows = ",\n".join(json.dumps(row, allow_nan=False) for row in fields.pop("rows"))
-    lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items()]
     path = timing_file(out, type(result), result.provenance)
-    write_text(path, "{\n" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "\n}\n")
+    write_fields(path, result.model_dump(mode="json", by_alias=True), by_row=["rows"])
     return path
 
 

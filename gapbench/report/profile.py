@@ -10,7 +10,8 @@ from gapbench.report.table import Columns, Table, number, percent
 
 CONVOLUTIONS = (FORWARD, INPUT, KERNEL)
 BETWEEN = "between operations"
-COLOURS = {FORWARD: "#0072b2", INPUT: "#56b4e9", KERNEL: "#009e73"}  # Okabe and Ito; grey is what could go
+ELSE = "all else"
+COLOURS = {FORWARD: "#0072b2", INPUT: "#56b4e9", KERNEL: "#009e73", ELSE: "#bbbbbb"}  # Okabe and Ito; grey could go
 
 
 def operations_frame(race: Race) -> pd.DataFrame:
@@ -75,13 +76,12 @@ def draw_operations(race: Race) -> Figure:
     frame = operations_frame(race)
     sizes = sorted(frame["px"].unique())
     figure, (ax,) = panels(1, height=1.6 + 0.6 * len(sizes))
+    frame["part"] = frame["kind"].where(frame["kind"].isin(CONVOLUTIONS), ELSE)
     for place, px in enumerate(sizes):
         own = frame[frame["px"] == px]
-        parts = own.groupby("kind")["seconds"].sum() * 1e3
-        rest = parts[~parts.index.isin(CONVOLUTIONS)].sum()
-        left = 0.0
-        for kind, colour in {**COLOURS, "all else": "#bbbbbb"}.items():
-            width = float(parts.get(kind, 0.0)) if kind in CONVOLUTIONS else float(rest)
+        parts, left = own.groupby("part")["seconds"].sum() * 1e3, 0.0
+        for kind, colour in COLOURS.items():
+            width = float(parts.get(kind, 0.0))
             ax.barh(place, width, 0.6, left, color=colour, edgecolor="white", label=None if place else kind)
             if width > 0.05 * parts.sum():
                 ax.text(left + width / 2, place, f"{width / parts.sum():.0%}", ha="center", va="center", fontsize=10)
