@@ -8,7 +8,8 @@ These are not the official images: nothing here compares with published CIFAR-10
 of accelerator_fashion_mnist, 1.8 passes over the images.
 """
 
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="On small photographs: does the flatten head still overfit more, and learn faster, as inputs grow?",

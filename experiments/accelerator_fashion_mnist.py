@@ -8,7 +8,8 @@ this file and of accelerator_cifar10_jpeg are 1.5e15 FLOP, evaluations included:
 may take, if the fleets reach 10 TFLOP/s; the rest is for sixteen compilations.
 """
 
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="With every image there is: does the flatten head still overfit more, and learn faster, as inputs grow?",

@@ -6,7 +6,8 @@
 The recipe is that of size_sweep with half as many steps again, for twice the images.
 """
 
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="On clothes instead of digits: does the flatten head overfit more, and learn faster, as inputs grow?",

@@ -8,7 +8,8 @@ training images learnt in a third of the steps), and 320 steps leave the gap hea
 a finding about the shared regime, shown as such and not tuned away; equal tuning is another experiment's question.
 """
 
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="Does the flatten head overfit more, and learn faster, as inputs grow?",

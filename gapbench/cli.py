@@ -103,11 +103,11 @@ def status(experiment: Positional[str], out: Path | None = None) -> int:
 
     path, declared = find_experiment(experiment)
     states, broken = cell_states(declared, out or REPRODUCED / path.stem)
-    cells: dict[tuple[str, int, str], Counter[str]] = {}
-    for spec in declared.runs:
-        cells.setdefault((spec.task.dataset, spec.task.px, spec.head), Counter())[states[spec.run_id]] += 1
-    for (dataset, px, head), counts in cells.items():
-        print(f"{dataset} {px:>3} px {head:<10}", ", ".join(f"{n} {state}" for state, n in counts.items()))
+    for cell, specs in declared.cells.items():
+        for arm in dict.fromkeys(spec.arm for spec in specs):
+            counts = Counter(states[spec.run_id] for spec in specs if spec.arm == arm)
+            told = ", ".join(f"{n} {state}" for state, n in counts.items())
+            print(f"{cell.dataset} {cell.label} {cell.regime} {arm}: {told}")
     for line in broken:
         print(f"broken: {line}", file=sys.stderr)
     return 1 if broken else 0

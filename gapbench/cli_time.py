@@ -11,8 +11,8 @@ from gapbench.cli_read import REPRODUCED, at_least
 from gapbench.spec import Precision, UserError
 
 if TYPE_CHECKING:
+    from gapbench.experiment import Experiment
     from gapbench.grids import Grid
-    from gapbench.spec import Experiment
 
 
 def time(

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gapbench.cells import import_file
+from gapbench.experiment import Experiment
 from gapbench.grids import Grid
 from gapbench.progress import watch_cells
-from gapbench.spec import Experiment, RunSpec
+from gapbench.spec import RunSpec
 from gapbench.sweep import in_fresh_process
 from gapbench.timings import Convolutions, Throughput, merge
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import gapbench
-from gapbench.spec import Declaration, Experiment, ModelT, PositiveInt, RunSpec, UserError, validate
+from gapbench.experiment import Experiment
+from gapbench.spec import Declaration, ModelT, PositiveInt, RunSpec, UserError, validate
 
 SCHEMA = 2
 Status = Literal["ok", "diverged", "out_of_memory", "failed"]
@@ -238,7 +239,7 @@ def load_folder(folder: Path) -> tuple[Experiment, list[Record]]:
     records, broken = load_records(folder)
     if broken:
         raise UserError(broken[0] + (f" (and {len(broken) - 1} more: gapbench status)" if broken[1:] else ""))
-    declared = {spec.run_id for spec in experiment.runs}
+    declared = {spec.run_id for spec in experiment.all_runs}
     records = [record for record in records if record.run_id in declared]
     check_pairs(records)
     return experiment, records

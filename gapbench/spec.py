@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -91,6 +90,9 @@ class Recipe(Declaration):
         return (*map(round, grid), self.steps)
 
 
+ARM_FIELDS = ("dropout",)  # of a recipe: what it does to the head alone, and so part of what is compared
+
+
 class RunSpec(Declaration):
     """One run: everything that decides its numbers."""
 
@@ -129,6 +131,28 @@ class RunSpec(Declaration):
         return digest(self.model_dump(exclude={"head", "recipe"}))
 
     @property
+    def arm(self) -> str:
+        """What is compared in a cell: the head, and what the recipe does to it alone: `gap, dropout 0.5`."""
+        recipe = self.recipe
+        parts = [f"dropout {recipe.dropout:g}" if recipe.dropout else ""]
+        return ", ".join(filter(None, (self.head, *parts)))
+
+    @property
+    def cell_key(self) -> "RunSpec":
+        """Equal for the runs that the shared regime compares: everything but the arm and the seed."""
+        recipe = self.with_recipe(**{name: Recipe.model_fields[name].default for name in ARM_FIELDS})
+        return recipe.model_copy(update={"head": "any", "seed": 0})
+
+    @property
+    def cell_row(self) -> dict[str, Any]:
+        """The row without the arm and the seed."""
+        return {name: value for name, value in self.row.items() if name not in ("head", "seed", *ARM_FIELDS)}
+
+    def with_recipe(self, **changes: Any) -> "RunSpec":
+        """The same run with another recipe."""
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update=changes)})
+
+    @property
     def row(self) -> dict[str, Any]:
         """The spec as one flat row: dataset, px, ..., head, peak_lr, ..., seed."""
         return {
@@ -138,66 +162,6 @@ class RunSpec(Declaration):
             **self.recipe.model_dump(),
             "seed": self.seed,
         }
-
-
-class Experiment(Declaration):
-    """A question, the runs that answer it, and the rules fixed before they ran."""
-
-    question: str
-    runs: tuple[RunSpec, ...]
-    pair: tuple[str, str] = ("flatten", "gap")  # the reference head and the head under test
-    regime: Literal["shared"] = "shared"  # one recipe for both heads
-    family: tuple[Literal["C2", "C5"], ...]  # Holm runs over every test of these claims, at every size
-    targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
-    train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
-    pilot_seeds: tuple[Seed, ...] = ()  # train these first, and set targets and train_losses from them
-
-    @model_validator(mode="after")
-    def _runs_are_pairs(self) -> "Experiment":
-        cells = Counter((spec.task.px, spec.head, spec.seed) for spec in self.runs)
-        if not cells or max(cells.values()) > 1:
-            raise ValueError("runs: give at least one, and one only for each px, head and seed")
-        if len({(spec.task, spec.backbone) for spec in self.runs}) > len({spec.task.px for spec in self.runs}):
-            raise ValueError("runs: at one px every run has the same task and backbone, else there are no pairs")
-        missing = set(self.pair) - {spec.head for spec in self.runs}
-        if missing:
-            raise ValueError(f"runs: no run has the head {', '.join(sorted(missing))} named in pair")
-        if len({spec.recipe for spec in self.runs}) > 1:
-            raise ValueError("runs: the shared regime has one recipe")
-        if not self.targets or not self.train_losses:
-            raise ValueError("targets and train_losses: give at least one each")
-        if used := {spec.seed for spec in self.runs} & set(self.pilot_seeds):
-            raise ValueError(f"pilot_seeds: {min(used)} is also a seed of the runs, and what was tuned on cannot judge")
-        return self
-
-    def with_seeds(self, seeds: Iterable[int]) -> "Experiment":
-        """The same experiment with these seeds in every cell; raises UserError where one is a pilot seed."""
-        cells = dict.fromkeys(spec.model_copy(update={"seed": 0}) for spec in self.runs)
-        runs = tuple(cell.model_copy(update={"seed": seed}) for cell in cells for seed in seeds)
-        return validate(Experiment, {**dict(self), "runs": runs}, "seeds")
-
-    @property
-    def pilot(self) -> "Experiment":
-        """The pilot: the same cells on the pilot seeds.
-
-        Raises:
-          UserError: the experiment declares none.
-        """
-        if not self.pilot_seeds:
-            raise UserError("this experiment declares no pilot_seeds")
-        return self.model_copy(update={"pilot_seeds": ()}).with_seeds(self.pilot_seeds)
-
-
-def grid(**fields: Any) -> tuple[RunSpec, ...]:
-    """Every combination of the given field values, the last field fastest; a single value stands for itself.
-
-    Raises:
-      UserError: a combination is not a valid spec; the message names the field.
-    """
-    many = (v if isinstance(v, Iterable) and not isinstance(v, (str, BaseModel)) else (v,) for v in fields.values())
-    return tuple(
-        validate(RunSpec, dict(zip(fields, values, strict=True)), "grid") for values in itertools.product(*many)
-    )
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -19,8 +19,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gapbench.cells import NEWS, find_platform, import_file, run_cell, run_fleet, train_alone
 from gapbench.cluster import is_follower
+from gapbench.experiment import Experiment
 from gapbench.records import Record, load_experiment, load_record, load_records, remove_parts, write_text
-from gapbench.spec import Experiment, RunSpec, UserError, explain
+from gapbench.spec import RunSpec, UserError, explain
 from gapbench.worker import WORKER_ENV, start_worker
 
 ROOT = Path(__file__).parent.parent  # the checkout; experiments/ and results/ stand in it
@@ -108,7 +109,7 @@ def cell_states(experiment: Experiment, out: Path) -> tuple[dict[str, str], list
     """Status of every declared run (`missing` where there is no record), and one line a broken record."""
     records, broken = load_records(out)
     status = {record.run_id: record.status for record in records}
-    return {spec.run_id: status.get(spec.run_id, "missing") for spec in experiment.runs}, broken
+    return {spec.run_id: status.get(spec.run_id, "missing") for spec in experiment.all_runs}, broken
 
 
 def missing_runs(experiment: Experiment, out: Path, only: str | None = None) -> list[RunSpec]:
@@ -120,7 +121,7 @@ def missing_runs(experiment: Experiment, out: Path, only: str | None = None) -> 
     Raises:
       UserError: a bad selection, or a record that cannot be read.
     """
-    runs = select(experiment.runs, only)
+    runs = select(experiment.all_runs, only)
     states, broken = cell_states(experiment, out)
     if broken:
         raise UserError(broken[0])
@@ -223,10 +224,10 @@ def declare(experiment: Experiment, out: Path) -> None:
     path = out / "experiment.json"
     if path.is_file() and any((out / "records").glob("*.json")):
         old = load_experiment(out)
-        rules = {"pair", "family", "targets", "train_losses", "regime"}
+        rules = {"pair", "family", "targets", "train_losses"}
         if old.model_dump(include=rules) != experiment.model_dump(include=rules):
             raise UserError(f"{out}: its runs were made under other {', '.join(sorted(rules))}; choose another --out")
-        if set(experiment.runs) <= set(old.runs):
+        if set(experiment.all_runs) <= set(old.all_runs):
             return
     write_text(path, experiment.model_dump_json(indent=1) + "\n")
 

@@ -1,6 +1,7 @@
 """The smallest experiment that goes through every part of `make accelerator`: see `accelerator.py --rehearse`."""
 
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="Does every part work here?",

@@ -20,7 +20,8 @@ MARK = "GAPBENCH_KILL_MARK"
 GRACE_S = 20.0  # for a killed sweep's processes to end, on a busy machine
 CELLS = 8  # of the script; the short form in test_sweep.py has fewer
 EXPERIMENT = """
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="Does a kill change a byte?",

@@ -15,8 +15,9 @@ from gapbench.analysis.frames import curves_frame
 from gapbench.analysis.metrics import measures_frame
 from gapbench.analysis.speed import throughput_frame
 from gapbench.counts import HEAD_COUNTS, count_backbone, count_spec_head
+from gapbench.experiment import Experiment, grid
 from gapbench.records import SPLITS, Record, write_record, write_text
-from gapbench.spec import Backbone, Experiment, Recipe, RunSpec, Task, grid
+from gapbench.spec import Backbone, Recipe, RunSpec, Task
 from gapbench.timings import Canary, Peaks, Throughput, TimingRow, write_throughput
 
 STEPS = 100

@@ -190,7 +190,7 @@ def test_status_counts_done_failed_and_missing_runs_and_names_broken_records(
 ) -> None:
     declaration = tmp_path / "made_up.py"
     declaration.write_text(
-        "from gapbench.spec import Experiment\n"
+        "from gapbench.experiment import Experiment\n"
         f"EXPERIMENT = Experiment.model_validate_json('''{DECLARED.model_dump_json()}''')\n"
     )
     flatten, gap = DECLARED.runs[:2], DECLARED.runs[2:]
@@ -198,7 +198,7 @@ def test_status_counts_done_failed_and_missing_runs_and_names_broken_records(
     folder = write_folder(tmp_path / "out", DECLARED, records)
     assert cli.main(["status", str(declaration), "--out", str(folder)]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["digits 8 px flatten 2 ok", "digits 8 px gap 1 failed, 1 missing"]
+    assert lines == ["digits 8 px shared flatten: 2 ok", "digits 8 px shared gap: 1 failed, 1 missing"]
 
     broken = folder / "records" / f"{flatten[1].run_id}.json"
     broken.write_text("{")

@@ -108,7 +108,7 @@ def test_under_another_device_an_estimate_outside_the_published_interval_is_name
 ) -> None:
     result = compared(published, tmp_path, with_worse_gap(0.04, **ELSEWHERE))
     assert (result.comparable, result.different, result.holds) == (0, (), False)
-    named = {line.split(" at 8 px: ")[0] for line in result.outside}
+    named = {line.split(" at 8 px, shared: ")[0] for line in result.outside}
     # gap's overfit rises by 4 points too, as its train accuracy stays
     assert named == {
         "test_error",
@@ -133,8 +133,8 @@ def test_a_changed_verdict_is_named(published: Path, tmp_path: Path) -> None:
     )
     result = compared(published, tmp_path, sweep(DECLARED, equally_fast, **ELSEWHERE))
     assert result.changed == (
-        "C5 at 8 px: published supported, here refuted",
-        "C5 at all sizes: published supported, here refuted",
+        "C5 at 8 px, shared regime: published supported, here refuted",
+        "C5 at all sizes, shared regime: published supported, here refuted",
     )
     assert not result.holds
 

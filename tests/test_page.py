@@ -72,4 +72,4 @@ def test_an_incomplete_sweep_is_said_in_the_captions_and_on_the_page(
     # at 8 px the pairs of seeds 1 and 2 are broken; at 12 px that of seed 1, and that of seed 2 at the last step
     errors = counts[counts["measure"] == "test_error"]
     assert errors[["px", "n", "pairs_left_out"]].to_numpy().tolist() == [[8, 2, 2], [12, 2, 2]]
-    assert next(table for table in tables if table.name == "throughput").caption.endswith("gapbench time makes them.")
+    assert "throughput" not in {table.name for table in tables}  # nothing was timed

@@ -5,17 +5,17 @@ import pytest
 from records_maker import by_head, curves, experiment, measured, record, sweep
 
 from gapbench.analysis.pairs import cells, compare_pairs, paired_values
+from gapbench.experiment import Cell, Experiment
 from gapbench.records import Record
-from gapbench.spec import Experiment
 
 DECLARED = experiment(seeds=5)
 # seed s: flatten has a test error of 0.3 + 0.02·s, gap of 0.29 + 0.03·s, so the differences are -0.01 + 0.01·s
 EFFECT = by_head(lambda s: curves(reach=10 * (s + 1), test=0.7 - 0.02 * s), lambda s: curves(40, test=0.71 - 0.03 * s))
-CELL = ("digits", 8)
+CELL = Cell("shared", "digits", 8, "")
 
 
 def error_pairs(records: list[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return paired_values(measured(DECLARED, records), DECLARED, CELL, "test_error")
+    return paired_values(measured(DECLARED, records), CELL, DECLARED.pair, "test_error")
 
 
 def test_the_halves_of_a_pair_are_joined_by_seed() -> None:
@@ -66,7 +66,13 @@ def test_a_pair_of_which_one_half_has_no_value_is_left_out_and_counted() -> None
 
 def test_a_row_has_both_means_the_difference_and_its_tests() -> None:
     row = compare_pairs(measured(DECLARED, sweep(DECLARED, EFFECT)), DECLARED, "test_error").iloc[0]
-    assert (row["dataset"], row["px"], row["measure"], row["n"], row["pairs_left_out"]) == (*CELL, "test_error", 5, 0)
+    assert (row["dataset"], row["px"], row["measure"], row["n"], row["pairs_left_out"]) == (
+        "digits",
+        8,
+        "test_error",
+        5,
+        0,
+    )
     # differences -0.01, 0, 0.01, 0.02, 0.03: mean 0.01
     assert row[["flatten_mean", "gap_mean", "estimate"]].tolist() == pytest.approx([0.34, 0.35, 0.01])
     assert -0.01 < row["low"] < 0.01 < row["high"] < 0.03
@@ -88,7 +94,7 @@ def test_each_size_has_its_row_in_the_order_of_the_sizes() -> None:
     declared = experiment(seeds=2, sizes=(12, 8))
     table = compare_pairs(measured(declared, sweep(declared)), declared, "test_error")
     assert table["px"].tolist() == [8, 12]
-    assert cells(measured(declared, sweep(declared))) == [("digits", 8), ("digits", 12)]
+    assert [cell.px for cell in cells(measured(declared, sweep(declared)), declared)] == [8, 12]
 
 
 def only(head: str) -> tuple[Experiment, list[Record]]:

@@ -8,7 +8,8 @@ import pytest
 from gapbench.cli import main
 
 EXPERIMENT = """
-from gapbench.spec import Backbone, Experiment, Recipe, Task, grid
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, Task
 
 EXPERIMENT = Experiment(
     question="Does the whole way work?",

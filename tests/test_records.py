@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gapbench import cli
+from gapbench.experiment import Experiment, grid
 from gapbench.records import (
     Record,
     load_folder,
@@ -21,7 +22,7 @@ from gapbench.records import (
     write_record,
     write_text,
 )
-from gapbench.spec import Backbone, Experiment, Recipe, RunSpec, Task, UserError, grid
+from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 
 RUNS = grid(
     task=Task(dataset="digits", px=8, train_images=100),
@@ -261,14 +262,14 @@ def test_status_goes_on_with_a_corrupt_record_and_names_it(tmp_path: Path, capsy
     broken = stored(tmp_path / "out")
     path = tmp_path / "experiment.py"
     path.write_text(
-        "from gapbench.spec import Experiment\n"
+        "from gapbench.experiment import Experiment\n"
         f"EXPERIMENT = Experiment.model_validate_json({EXPERIMENT.model_dump_json()!r})\n"
     )
     assert cli.main(["status", str(path), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        "digits   8 px flatten    1 ok, 1 failed",
-        "digits   8 px gap        2 missing",
+        "digits 8 px shared flatten: 1 ok, 1 failed",
+        "digits 8 px shared gap: 2 missing",
     ]
     assert said.err.startswith(f"broken: {broken}: not readable as JSON")
     assert said.err.endswith("delete it and run the experiment again\n")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gapbench.spec import Backbone, Experiment, Recipe, RunSpec, Task, UserError, choose, digest, grid, validate
+from gapbench.experiment import Experiment, grid
+from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError, choose, digest, validate
 
 TASK = Task(dataset="digits", px=8, train_images=100)
 RECIPE = Recipe(peak_lr=3e-3, batch=64, steps=320, eval_every=32, warmup_steps=16)
@@ -215,19 +216,28 @@ def test_an_experiment_of_pairs_is_accepted_and_read_back_whole() -> None:
     ("change", "message"),
     [
         ({"runs": ()}, "runs: give at least one"),
-        ({"runs": (SPEC, SPEC)}, "one only for each px, head and seed"),
-        ({"runs": (SPEC,)}, "runs: no run has the head flatten named in pair"),
-        ({"pair": ("flatten", "gmp")}, "runs: no run has the head gmp named in pair"),
+        ({"runs": (SPEC, SPEC)}, "each cell, arm and seed once"),
+        ({"runs": (SPEC,)}, "runs: no run is the arm flatten named in pair"),
+        ({"pair": ("flatten", "gmp")}, "runs: no run is the arm gmp named in pair"),
         (
             {"runs": (SPEC, validate(RunSpec, raw(head="flatten", recipe__peak_lr=1e-3), "spec"))},
-            "runs: the shared regime has one recipe",
+            "has no other half: of flatten and gap one has another peak_lr;",
         ),
+        (
+            {"runs": (SPEC, validate(RunSpec, raw(head="flatten", recipe__steps=100), "spec"))},
+            "has no other half: of flatten and gap one has another steps;",
+        ),
+        (
+            {"runs": (SPEC, validate(RunSpec, raw(head="flatten", seed=4), "spec"))},
+            "has no other half: of flatten and gap one has another seed;",
+        ),
+        ({"tuned": {"flatten": 1e-3}, "tuned_on": "learning_rate"}, "tuned: no peak_lr for gap"),
+        ({"tuned": {"flatten": 1e-3, "gap": 1e-2}}, "tuned and tuned_on: give both or neither"),
         ({"targets": ()}, "targets and train_losses: give at least one each"),
         ({"train_losses": ()}, "targets and train_losses: give at least one each"),
         ({"targets": (80,)}, "targets.0: Input should be less than 1"),
         ({"train_losses": (0.0,)}, "train_losses.0: Input should be greater than 0"),
         ({"pilot_seeds": (7, 1)}, "pilot_seeds: 1 is also a seed of the runs"),
-        ({"regime": "tunned"}, "regime: Input should be 'shared'"),
         ({"piolt_seeds": (7,)}, "piolt_seeds: Extra inputs are not permitted"),
     ],
 )
@@ -237,10 +247,34 @@ def test_an_experiment_that_breaks_a_rule_is_refused_in_one_line(change: dict[st
     assert "\n" not in str(raised.value)
 
 
-def test_two_runs_of_a_cell_are_refused_even_where_another_field_differs() -> None:
-    wider = SPEC.model_copy(update={"backbone": Backbone(width=8)})  # a table keyed by px, head and seed would mix them
-    with pytest.raises(UserError, match="one only for each px, head and seed"):
-        experiment(runs=(SPEC, wider))
+def test_runs_that_differ_in_another_field_are_cells_of_their_own() -> None:
+    recipe = RECIPE.model_copy(update={"warmup_steps": 0})
+    fields = {"task": TASK, "backbone": Backbone(), "head": ("flatten", "gap"), "seed": range(2)}
+    made = experiment(runs=grid(recipe=(RECIPE, recipe), **fields))
+    assert made.factors == ("warmup_steps",)
+    assert [cell.label for cell in made.cells] == [
+        f"{TASK.px} px, warmup_steps {RECIPE.warmup_steps}",
+        f"{TASK.px} px, warmup_steps 0",
+    ]
+    assert [len(specs) for specs in made.cells.values()] == [4, 4]
+
+
+def test_the_tuned_regime_has_each_heads_own_rate_and_is_otherwise_equal() -> None:
+    made = experiment(tuned={"flatten": RECIPE.peak_lr, "gap": 0.5}, tuned_on="learning_rate")
+    shared, tuned = made.regimes["shared"], made.regimes["tuned"]
+    assert {(spec.head, spec.recipe.peak_lr) for spec in tuned} == {("flatten", RECIPE.peak_lr), ("gap", 0.5)}
+    assert [spec.with_recipe(peak_lr=RECIPE.peak_lr) for spec in tuned] == list(shared)
+    assert [cell.regime for cell in made.cells] == ["shared", "tuned"]
+    flatten = [spec for spec in shared if spec.head == "flatten"]
+    assert len(made.all_runs) == 2 * len(shared) - len(flatten)  # flatten's own rate is the shared one: trained once
+
+
+def test_a_recipe_that_acts_on_the_head_alone_is_an_arm_and_not_a_cell() -> None:
+    recipes = (RECIPE, RECIPE.model_copy(update={"dropout": 0.5}))
+    fields = {"task": TASK, "backbone": Backbone(), "head": ("flatten", "gap"), "seed": range(2)}
+    made = experiment(runs=grid(recipe=recipes, **fields))
+    assert set(made.arms) == {"flatten", "flatten, dropout 0.5", "gap", "gap, dropout 0.5"}
+    assert len(made.cells) == 1
 
 
 def test_other_seeds_give_the_same_cells() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from gapbench import cli
 from gapbench.analysis.compare import comparable
+from gapbench.experiment import Experiment
 from gapbench.records import Fleet, Record, load_records, write_record
-from gapbench.spec import Experiment, UserError, validate
+from gapbench.spec import UserError, validate
 from gapbench.sweep import News, cell_states, find_experiment, lock_folder, missing_runs, run_sweep, select
 
 sys.path.insert(0, str(Path(__file__).parent))

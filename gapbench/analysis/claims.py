@@ -10,17 +10,17 @@ head for, and the rule asks on which side of it the 95 % interval lies:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gapbench.analysis.pairs import compare_pairs
+from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
 from gapbench.analysis.stats import holm
+from gapbench.experiment import Cell, Experiment
 from gapbench.records import Record
-from gapbench.spec import Experiment
 
 ALPHA = 0.05
 MIN_PAIRS = 6  # the fewest with which the exact test can reach 0.05; a bootstrap of fewer covers too little
@@ -76,7 +76,8 @@ class Card:
     title: str
     dataset: str
     px: int | None
-    regime: str
+    factors: str  # what else the cell is, such as `norm batch`
+    regime: str  # of the recipes; any: the claim needs no training
     estimand: str
     margin: float
     rule: str
@@ -96,6 +97,12 @@ class Card:
         if not math.isfinite(value):
             return "–"
         return points(value) if self.claim == "C2" else f"{value:.3g}"
+
+    @property
+    def where(self) -> str:
+        """The cell inside its data set and regime: `28 px, norm batch`."""
+        size = "all sizes" if self.px is None else f"{self.px} px"
+        return ", ".join(filter(None, (size, self.factors)))
 
     @property
     def interval(self) -> str:
@@ -140,11 +147,16 @@ def overall(outcomes: Sequence[str]) -> str:
     return "depends" if {"supported", "refuted"} <= found or "depends" in found else "undecided"
 
 
-def make_card(experiment: Experiment, claim: str, dataset: str, px: int | None, **fields: Any) -> Card:
+def make_card(claim: str, dataset: str, px: int | None, regime: str = "any", factors: str = "", **fields: Any) -> Card:
     """A card with what the claim itself fixes filled in; the outcome waits for `judge`."""
     blank = {"estimate": NAN, "low": NAN, "high": NAN, "n": 0, "n_declared": 0, "p": NAN, "p_adjusted": NAN, "note": ""}
     declared = {**asdict(CLAIMS[claim]), **blank, "answers": (), "outcome": "undecided"}
-    return Card(claim=claim, dataset=dataset, px=px, regime=experiment.regime, **{**declared, **fields})
+    return Card(claim=claim, dataset=dataset, px=px, regime=regime, factors=factors, **{**declared, **fields})
+
+
+def card_of(row: Mapping[Any, Any], claim: str, **fields: Any) -> Card:
+    """The card of a claim in the cell that a row of `compare_pairs` is of."""
+    return make_card(claim, **{name: row[name] for name in CELL}, **fields)
 
 
 def comparison_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -173,13 +185,16 @@ def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
         same_size = len({heads[key] for key in nets if key[2] == experiment.pair[1]}) == 1
         cards.append(
             make_card(
-                experiment,
                 "C1",
                 dataset,
                 px,
                 answers=("yes" if ratio < 1 else "no", "yes" if same_size else "no"),
                 note=f"head {gap:,} instead of {flatten:,}, whole net {shared + gap:,} instead of {shared + flatten:,}",
-                **{"estimate": ratio, "low": ratio, "high": ratio, "n": 1, "n_declared": 1},
+                estimate=ratio,
+                low=ratio,
+                high=ratio,
+                n=1,
+                n_declared=1,
             )
         )
     return cards
@@ -208,7 +223,7 @@ def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
             note += f"; train loss at the end: {ends}"
         if matched["n"] and final["n"] and matched["estimate"] * final["estimate"] < 0:
             note += f"; at the last step overfit has the opposite sign ({points(final['estimate'])} points)"
-        cards.append(make_card(experiment, "C2", matched["dataset"], matched["px"], note=note, **fields))
+        cards.append(card_of(matched, "C2", note=note, **fields))
     return cards
 
 
@@ -219,8 +234,8 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
     for row in compare_pairs(measures, experiment, f"steps_to_{target}", ratio=True).to_dict("records"):
         fields = comparison_fields(row)
         answer = beyond(fields["low"], fields["high"], CLAIMS["C5"].margin, above=True)
-        cell = measures[(measures["dataset"] == row["dataset"]) & (measures["px"] == row["px"])]
-        reached = [cell.loc[cell["head"] == head, f"reached_{target}"] for head in experiment.pair]
+        cell = Cell(*(row[name] for name in CELL))
+        reached = [cell_rows(measures, cell, arm)[f"reached_{target}"] for arm in experiment.pair]
         # Steps that were cut off at the end make the ratio a bound: from below for gap, from above for flatten.
         cut = {"no": reached[1], "yes": reached[0]}.get(answer)
         if fields["n"] < MIN_PAIRS or (cut is not None and not cut.all()):
@@ -228,7 +243,7 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         fields["answers"] = (answer,)
         note = ", ".join(f"{head} {r.sum()} of {len(r)}" for head, r in zip(experiment.pair, reached, strict=True))
         note = f"{fields.pop('note', '')}target {target} reached by {note}"
-        cards.append(make_card(experiment, "C5", row["dataset"], row["px"], note=note, **fields))
+        cards.append(card_of(row, "C5", note=note, **fields))
     return cards
 
 
@@ -252,45 +267,51 @@ def cards_c6(experiment: Experiment, throughput: pd.DataFrame) -> list[Card]:
         notes += [f"inference {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in also]
         fields |= {"n": int(row["n"]), "n_declared": int(row["n"]), "note": "; ".join(notes)}
         fields["answers"] = (beyond(row["low"], row["high"], CLAIMS["C6"].margin, above=True),)
-        cards.append(make_card(experiment, "C6", f"random images on {row['device']}", row["px"], **fields))
+        cards.append(make_card("C6", f"random images on {row['device']}", row["px"], **fields))
     return cards
 
 
 def judge(experiment: Experiment, cards: list[Card]) -> list[Card]:
-    """Adjust p over the declared family, decide each card, and add one card a claim over all its cells.
+    """Adjust p over the declared family, decide each card, and add one card a claim and regime over all its cells.
 
     A test that has no value yet counts in the family with p = 1: what was not run makes nothing significant.
     """
     family = [i for i, card in enumerate(cards) if card.claim in experiment.family]
     p_values = [cards[i].p if math.isfinite(cards[i].p) else 1.0 for i in family]
-    missing = len(experiment.family) * len({spec.task.px for spec in experiment.runs}) - len(family)
+    missing = len(experiment.family) * len(experiment.cells) - len(family)
     adjusted = dict(zip(family, holm(np.array(p_values + [1.0] * missing)), strict=False))
     judged = []
     for i, card in enumerate(cards):
         p = float(adjusted.get(i, card.p))
         outcome = decide(card.answers, p if card.claim in TESTED else None)
         judged.append(replace(card, p_adjusted=float(adjusted.get(i, NAN)), outcome=outcome))
-    return judged + [combine(experiment, claim, judged) for claim in CLAIMS if any(c.claim == claim for c in judged)]
+    keys = dict.fromkeys((card.claim, card.regime) for card in judged)
+    order = sorted(keys, key=lambda key: list(CLAIMS).index(key[0]))
+    return judged + [combine(experiment, *key, judged) for key in order]
 
 
-def combine(experiment: Experiment, claim: str, cards: list[Card]) -> Card:
-    """The card of a claim over all cells: an outcome and how the cells fell, no pooled estimate."""
-    own = [card for card in cards if card.claim == claim]
-    note = "; ".join(f"{card.px} px {card.outcome}" for card in own)
+def combine(experiment: Experiment, claim: str, regime: str, cards: list[Card]) -> Card:
+    """The card of a claim over all cells of a regime: an outcome and how the cells fell, no pooled estimate."""
+    own = [card for card in cards if (card.claim, card.regime) == (claim, regime)]
+    note = "; ".join(f"{card.where} {card.outcome}" for card in own)
     datasets = ", ".join(dict.fromkeys(card.dataset for card in own))
-    fields = {"n": min(c.n for c in own), "n_declared": max(c.n_declared for c in own)}
+    fields: dict[str, Any] = {"n": min(c.n for c in own), "n_declared": max(c.n_declared for c in own)}
     outcome = overall([card.outcome for card in own])
-    untried = {spec.task.px for spec in experiment.runs} - {card.px for card in own}
+    declared = [f"{px} px" for px in sorted({spec.task.px for spec in experiment.runs})]
+    if regime != "any":
+        declared = [cell.label for cell in experiment.cells if cell.regime == regime]
+    untried = [label for label in declared if label not in {card.where for card in own}]
     if untried and claim != "C6":  # which may be timed at sizes of its own
-        outcome, note = "undecided", f"{note}; not run: {', '.join(f'{px} px' for px in sorted(untried))}"
-    return make_card(experiment, claim, datasets, None, outcome=outcome, note=note, **fields)
+        outcome, note = "undecided", f"{note}; not run: {', '.join(untried)}"
+    return make_card(claim, datasets, None, regime, outcome=outcome, note=note, **fields)
 
 
 def make_cards(
     experiment: Experiment, records: list[Record], measures: pd.DataFrame, throughput: pd.DataFrame
 ) -> list[Card]:
-    """Every card of an experiment, judged: one a claim and cell, then one a claim over all cells."""
+    """Every card of an experiment, judged: one a claim and cell, then one a claim and regime over all its cells."""
     cards = cards_c1(experiment, records)
-    if not measures.empty:
-        cards += cards_c2(experiment, measures) + cards_c5(experiment, measures)
+    trained: dict[str, Callable[[Experiment, pd.DataFrame], list[Card]]] = {"C2": cards_c2, "C5": cards_c5}
+    for claim in experiment.family if not measures.empty else ():
+        cards += trained[claim](experiment, measures)
     return judge(experiment, cards + cards_c6(experiment, throughput))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gapbench.analysis.claims import Card
 from gapbench.analysis.evidence import Evidence, derive, load_evidence
-from gapbench.analysis.pairs import compare_pairs
+from gapbench.analysis.pairs import CELL, compare_pairs
+from gapbench.experiment import Cell
 from gapbench.records import Record
 from gapbench.spec import UserError
 
@@ -83,22 +84,25 @@ def compare_cells(published: Evidence, reproduced: Evidence) -> tuple[int, list[
             compare_pairs(evidence.measures, experiment, measure, ratio=measure in ratios)
             for evidence in (published, reproduced)
         )
-        joined = theirs.merge(ours, on=["dataset", "px"], suffixes=("", "_reproduced"))
+        joined = theirs.merge(ours, on=CELL, suffixes=("", "_reproduced"))
         for row in joined[joined["n"] > 1].to_dict("records"):
             compared += 1
             slack = 1e-9 * (1 + abs(row["estimate"]))  # an interval may have no width
             if not row["low"] - slack <= row["estimate_reproduced"] <= row["high"] + slack:
+                place = f"{Cell(*(row[name] for name in CELL)).label}, {row['regime']}"
                 ends = f"[{row['low']:.4g}, {row['high']:.4g}]"
-                outside.append(f"{measure} at {row['px']} px: {row['estimate_reproduced']:.4g} is outside {ends}")
+                outside.append(f"{measure} at {place}: {row['estimate_reproduced']:.4g} is outside {ends}")
     return compared, outside
 
 
 def compare_claims(published: Sequence[Card], reproduced: Sequence[Card]) -> tuple[int, list[str]]:
     """How many verdicts stand in both, and a line for each that changed."""
-    theirs, ours = ({(c.claim, c.dataset, c.px): c.outcome for c in cards} for cards in (published, reproduced))
+    theirs, ours = (
+        {(c.claim, c.dataset, c.regime, c.where): c.outcome for c in cards} for cards in (published, reproduced)
+    )
     both = [key for key in theirs if key in ours and key[0] != "C6"]  # timings are a machine's own, and vary
     changed = [
-        f"{key[0]} at {f'{key[2]} px' if key[2] else 'all sizes'}: published {theirs[key]}, here {ours[key]}"
+        f"{key[0]} at {key[3]}, {key[2]} regime: published {theirs[key]}, here {ours[key]}"
         for key in both
         if theirs[key] != ours[key]
     ]

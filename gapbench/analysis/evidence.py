@@ -9,8 +9,9 @@ from gapbench.analysis.claims import Card, make_cards
 from gapbench.analysis.frames import curves_frame, timing_frame
 from gapbench.analysis.metrics import measures_frame
 from gapbench.analysis.speed import throughput_frame
+from gapbench.experiment import Experiment
 from gapbench.records import Record, load_folder
-from gapbench.spec import Experiment, UserError
+from gapbench.spec import UserError
 from gapbench.timings import load_throughput
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
+from gapbench.experiment import Experiment
 from gapbench.records import Record
-from gapbench.spec import Experiment
 
 Column = Float[np.ndarray, "T"]
 
@@ -78,6 +78,7 @@ def measure_run(record: Record, curve: pd.DataFrame, experiment: Experiment) -> 
     row["overfit_area"] = mean_over_training(steps, overfit) if whole else nan
     row["test_error"] = 1 - record.final["test"].accuracy if whole else nan
     row["train_loss_final"] = record.final["train"].loss if whole else nan
+    row["val_accuracy_final"] = record.final["val"].accuracy if whole else nan
     row["best_val_accuracy"] = float(val[best]) if len(val) else nan
     row["val_area"] = mean_over_training(steps, val) if whole else nan
     for target in experiment.targets:
@@ -87,18 +88,20 @@ def measure_run(record: Record, curve: pd.DataFrame, experiment: Experiment) -> 
 
 
 def measures_frame(records: list[Record], curves: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """One row a run that was trained (ok or diverged): the spec's fields, status, and its measures."""
+    """One row a trained run (ok or diverged) and regime that has it: its cell and arm, spec's fields and measures."""
     columns = ["step", *(f"{split}_{value}" for split in ("train", "val", "test") for value in ("loss", "accuracy"))]
     by_run = {str(run_id): rows for run_id, rows in curves.groupby("run_id")}
     empty = pd.DataFrame(columns=columns, dtype=float)
-    rows = [
-        {
+    measured = {
+        record.spec: {
             "run_id": record.run_id,
             **record.spec.row,
+            "arm": record.spec.arm,
             "status": record.status,
             **measure_run(record, by_run.get(record.run_id, empty), experiment),
         }
         for record in records
         if record.status in ("ok", "diverged")
-    ]
-    return pd.DataFrame(rows)
+    }
+    members = [(cell, spec) for cell, specs in experiment.cells.items() for spec in specs]
+    return pd.DataFrame([cell._asdict() | measured[spec] for cell, spec in members if spec in measured])

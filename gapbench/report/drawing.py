@@ -56,6 +56,12 @@ def panels(n: int, height: float = 3.4, **options: Any) -> tuple[Figure, list[Ax
     return figure, list(axes[0])
 
 
+def panel_grid(rows: int, columns: int, height: float = 2.7, **options: Any) -> tuple[Figure, list[list[Axes]]]:
+    """Rows of panels, each `height` inches high."""
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows + 0.7), squeeze=False, **options)
+    return figure, [list(line) for line in axes]
+
+
 def in_percent(axis: Any, decimals: int | None = 0) -> None:
     """Tick labels of fractions in percent."""
     axis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))

@@ -11,9 +11,9 @@ from gapbench.report.table import Table
 from gapbench.report.tables import completeness
 
 CAPTIONS = {
+    "along_axis": "Does the head's effect grow along the axis? Means with 95 % intervals over seeds.",
     "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy;"
     " bands are 95 % intervals over seeds.",
-    "overfit_by_size": "Does the head's effect grow with the input? Means with 95 % intervals over seeds.",
     "paired_differences": "Is it real? One dot a pair of runs that differ in the head alone.",
     "time_to_target": "How long until the target? Kaplan-Meier curves; a marker at the end: runs that never got there.",
     "accuracy_by_parameters": "What do the parameters buy?",
@@ -26,7 +26,8 @@ MARKS = {"supported": "✓", "refuted": "✗", "undecided": "?", "depends": "±"
 def card_view(card: Card) -> dict[str, str]:
     """A card's text as the page shows it."""
     return {
-        "size": "all sizes" if card.px is None else f"{card.px} px",
+        "regime": card.regime,
+        "size": card.where,
         "outcome": card.outcome,
         "mark": MARKS[card.outcome],
         "estimate": card.show(card.estimate),
@@ -50,7 +51,8 @@ def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, 
     for claim, declared in CLAIMS.items():
         own = [card for card in evidence.cards if card.claim == claim]
         if own:
-            whole = next(card for card in own if card.px is None)
+            wholes = [card for card in own if card.px is None]
+            whole = next((card for card in wholes if card.regime == "tuned"), wholes[0])
             cells = [card_view(card) for card in own if card.px is not None]
             margin = whole.show(declared.margin) + (" points" if claim == "C2" else "")
             claims.append(
@@ -59,6 +61,7 @@ def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, 
     pictures = [
         {"name": figure, "caption": caption, "data": base64.b64encode(figures[figure]["svg"]).decode()}
         for figure, caption in CAPTIONS.items()
+        if figure in figures
     ]
     return environment.get_template("page.html").render(
         evidence=evidence, claims=claims, tables=tables, pictures=pictures, note=completeness(evidence)

@@ -24,8 +24,6 @@ AXES = {"px": "input size, px", "batch": "batch", "fleet": "replicas in one prog
 def one_device(evidence: Evidence) -> pd.DataFrame:
     """The timed cells of an accelerator, or of the CPU where none was timed."""
     throughput = evidence.throughput
-    if throughput.empty:
-        return throughput
     timed = throughput[throughput["status"] == "ok"]
     first = timed.sort_values("platform", key=lambda platform: platform == "cpu", kind="stable").head(1)
     return timed[timed["device"].isin(first["device"]) & timed["jax"].isin(first["jax"])]
@@ -39,21 +37,13 @@ def say_device(figure: Figure, timed: pd.DataFrame, note: str = "") -> None:
     figure.supxlabel(f"{note}{text}{missing}", fontsize=9)
 
 
-def no_timings(ax: Axes) -> None:
-    """In place of a figure."""
-    ax.text(0.5, 0.5, "no timings yet", ha="center", transform=ax.transAxes)
-
-
 def draw_throughput_ratio(evidence: Evidence) -> Figure:
     """Images per second, gap / flatten, against input size, batch and fleet, training and inference."""
     timed, recipe = one_device(evidence), evidence.experiment.runs[0].recipe
-    if not timed.empty and recipe.precision in set(timed["precision"]):
+    if recipe.precision in set(timed["precision"]):
         timed = timed[timed["precision"] == recipe.precision]
-    shown = [along for along in AXES if along != "fleet" or (not timed.empty and timed["fleet"].nunique() > 1)]
+    shown = [along for along in AXES if along != "fleet" or timed["fleet"].nunique() > 1]
     figure, axes = panels(len(shown), height=3.8, sharey=True)
-    if timed.empty:
-        no_timings(axes[0])
-        return figure
     kept = {"px": timed["px"].max(), "batch": recipe.batch, "fleet": timed["fleet"].min()}  # of the others
     if recipe.batch not in set(timed["batch"]):
         kept["batch"] = timed["batch"].max()
@@ -83,10 +73,7 @@ def draw_roofline(evidence: Evidence) -> Figure:
     """FLOP/s over FLOP per byte of both heads in every timed cell, under the measured roofs of each precision."""
     timed, pair = one_device(evidence), evidence.experiment.pair
     figure, axes = panels(len(PHASES), height=4.2, sharex=True, sharey=True)
-    timed = timed.dropna(subset=[f"{head}_flops_per_byte" for head in pair]) if not timed.empty else timed
-    if timed.empty:
-        no_timings(axes[0])
-        return figure
+    timed = timed.dropna(subset=[f"{head}_flops_per_byte" for head in pair])
     for ax, (phase, label, _) in zip(axes, PHASES, strict=True):
         draw_roofs(ax, timed, [f"{head}_flops_per_byte" for head in pair])
         for row in timed[timed["phase"] == phase].to_dict("records"):

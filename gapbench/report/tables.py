@@ -2,13 +2,15 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from gapbench.analysis.claims import CLAIMS
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import compare_pairs
+from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
 from gapbench.analysis.stats import kaplan_meier, restricted_mean
 from gapbench.counts import count_head, count_net, optimizer_bytes
+from gapbench.experiment import Cell, Experiment, show
 from gapbench.report.speed_tables import efficiency_table, throughput_table
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
 
@@ -17,28 +19,44 @@ def setting(evidence: Evidence) -> str:
     """What every caption ends with: regime, n, what varied and what did not, device, and what is missing."""
     experiment, records = evidence.experiment, evidence.records
     seeds = sorted({spec.seed for spec in experiment.runs})
+    tuned = ", ".join(f"{head} {rate:g}" for head, rate in experiment.tuned.items())
     devices = sorted({f"{r.provenance['device']}, jax {r.provenance['packages']['jax']}" for r in records})
-    recipes = {spec.recipe for spec in experiment.runs}
-    recipe = next(iter(recipes))
+    recipe = experiment.runs[0].recipe
+    varied = {name: list(dict.fromkeys(spec.cell_row[name] for spec in experiment.runs)) for name in experiment.factors}
     train_images = ", ".join(str(n) for n in sorted({spec.task.train_images for spec in experiment.runs}))
     parts = [
-        f"{experiment.regime.capitalize()} regime: one recipe ({recipe.optimizer}, peak {recipe.peak_lr:g},"
-        f" {recipe.steps} steps of {recipe.batch}, {train_images} training images) for both heads.",
+        f"Shared regime: one recipe for both heads ({recipe.optimizer}, peak {recipe.peak_lr:g}, {recipe.steps} steps"
+        f" of {recipe.batch}, {train_images} training images, unless the row says otherwise).",
+        f"Tuned regime: each head at the peak rate that {experiment.tuned_on} chose for it, {tuned}." if tuned else "",
+        f"Varied: {'; '.join(f'{k} ' + ', '.join(map(show, v)) for k, v in varied.items())}." if varied else "",
         f"{len(seeds)} seeds; a seed varies initialisation, batch order, training and validation images;"
         " the test images stay the same. Intervals: 95 % BCa bootstrap over pairs of seeds.",
         f"Trained on: {'; '.join(devices) or 'nothing yet'}.",
     ]
-    return " ".join([*parts, completeness(evidence)]).strip()
+    return " ".join(filter(None, [*parts, completeness(evidence)]))
 
 
 def completeness(evidence: Evidence) -> str:
     """Empty when every declared run has a record and every record is ok; otherwise what is not."""
     experiment, records = evidence.experiment, evidence.records
-    missing = len(experiment.runs) - len(records)
+    missing = len(experiment.all_runs) - len(records)
     ended = [f"{sum(r.status == s for r in records)} {s}" for s in ("diverged", "out_of_memory", "failed")]
     ended = [text for text in ended if not text.startswith("0 ")]
-    incomplete = f"INCOMPLETE: {missing} of {len(experiment.runs)} runs have no record." if missing else ""
+    incomplete = f"INCOMPLETE: {missing} of {len(experiment.all_runs)} runs have no record." if missing else ""
     return " ".join(filter(None, (incomplete, f"Not ok: {', '.join(ended)}." if ended else "")))
+
+
+WHERE: Columns = {
+    "regime": lambda r: r["regime"],
+    "cell": lambda r: Cell(*(r[name] for name in CELL)).label,
+}
+
+
+def by_cell(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """The rows in the order of the declared cells."""
+    place = {cell: i for i, cell in enumerate(experiment.cells)}
+    keys = [place[Cell(*row)] for row in rows[CELL].itertuples(index=False)]
+    return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
 
 
 def parameters_table(evidence: Evidence) -> Table:
@@ -103,9 +121,9 @@ def overfitting_table(evidence: Evidence) -> Table:
         "train_loss_final": "train loss at the last step",
     }
     raw = pd.concat([compare_pairs(measures, experiment, name) for name in labels], ignore_index=True)
-    signs = raw.pivot(index=["dataset", "px"], columns="measure", values="estimate")
+    signs = raw.pivot(index=CELL, columns="measure", values="estimate")
     disagree = signs[f"overfit_at_{experiment.train_losses[0]:g}"] * signs["overfit_final"] < 0
-    raw["signs_disagree"] = [bool(disagree.loc[(r["dataset"], r["px"])]) for r in raw.to_dict("records")]
+    raw["signs_disagree"] = [bool(disagree.loc[tuple(r[name] for name in CELL)]) for r in raw.to_dict("records")]
 
     def value(row: Row, key: str) -> str:
         return number(row.get(key)) if row["measure"] == "train_loss_final" else percent(row.get(key))
@@ -114,7 +132,7 @@ def overfitting_table(evidence: Evidence) -> Table:
         return f"{row[key]:+.3f}" if row["measure"] == "train_loss_final" else signed_points(row[key])
 
     columns: Columns = {
-        "px": lambda r: str(r["px"]),
+        **WHERE,
         "measure": lambda r: (
             labels[r["measure"]] + (" (!)" if r["signs_disagree"] and "overfit_" in r["measure"] else "")
         ),
@@ -128,7 +146,7 @@ def overfitting_table(evidence: Evidence) -> Table:
         "correlation": lambda r: f"{r['correlation']:.2f}" if pd.notna(r.get("correlation")) else "–",
         "P(gap lower)": lambda r: number(r.get("probability_gap_lower"), 2),
     }
-    raw = raw.sort_values(["dataset", "px"], kind="stable", ignore_index=True)
+    raw = by_cell(raw, experiment)
     caption = (
         "Overfit (train - test accuracy, both in eval mode) by input size; differences in percentage points. Overfit at"
         " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation,"
@@ -144,11 +162,9 @@ def convergence_table(evidence: Evidence) -> Table:
     """Steps, images and training seconds to each target, never-reached runs censored at the last step."""
     experiment = evidence.experiment
     flatten, gap = experiment.pair
-    raw = pd.concat(
-        [convergence_rows(evidence, target) for target in experiment.targets], ignore_index=True
-    ).sort_values(["dataset", "px"], kind="stable", ignore_index=True)
+    raw = by_cell(pd.concat([convergence_rows(evidence, target) for target in experiment.targets]), experiment)
     columns: Columns = {
-        "px": lambda r: str(r["px"]),
+        **WHERE,
         "target": lambda r: percent(r["target"]),
         f"{flatten} steps": lambda r: number(r.get(f"{flatten}_mean")),
         f"{gap} steps": lambda r: number(r.get(f"{gap}_mean")),
@@ -181,7 +197,7 @@ def convergence_rows(evidence: Evidence, target: float) -> pd.DataFrame:
     timed["step_s"] = timed["train_s"] / timed["steps"]
     for head in experiment.pair:
         for i, row in rows.iterrows():
-            cell = timed[(timed["dataset"] == row["dataset"]) & (timed["px"] == row["px"]) & (timed["head"] == head)]
+            cell = cell_rows(timed, Cell(*row[CELL]), head)
             curve = kaplan_meier(
                 cell[f"steps_to_{target:g}"].to_numpy(), cell[f"reached_{target:g}"].to_numpy(dtype=bool)
             )
@@ -204,7 +220,8 @@ def claims_table(evidence: Evidence) -> Table:
     columns: Columns = {
         "claim": lambda r: f"{r['claim']} {r['title']}",
         "data": lambda r: r["dataset"],
-        "px": lambda r: "all" if pd.isna(r["px"]) else str(r["px"]),
+        "regime": lambda r: r["regime"],
+        "cell": lambda r: r["card"].where,
         "outcome": lambda r: r["outcome"],
         "estimate": lambda r: r["card"].show(r["estimate"]),
         "95 % interval": lambda r: r["card"].interval,
@@ -216,13 +233,14 @@ def claims_table(evidence: Evidence) -> Table:
     caption = (
         "Verdicts computed from the records: supported or refuted when the 95 % interval lies wholly beyond or short of"
         " the margin, else undecided; C2 and C5 also need a Holm-adjusted exact p below 0.05 over the family"
-        f" {', '.join(evidence.experiment.family)} at all sizes. C2 in percentage points, the others as ratios."
+        f" {', '.join(evidence.experiment.family)} in every cell. C2 in percentage points, the others as ratios."
         f" {setting(evidence)}"
     )
     return Table("claims", caption, raw, columns)
 
 
 def make_tables(evidence: Evidence) -> list[Table]:
-    """All six, the verdicts first."""
+    """The verdicts first; those of speed where it was timed."""
     learnt = (claims_table, parameters_table, overfitting_table, convergence_table)
-    return [make(evidence) for make in (*learnt, throughput_table, efficiency_table)]
+    timed = () if evidence.throughput.empty else (throughput_table, efficiency_table)
+    return [make(evidence) for make in (*learnt, *timed)]
