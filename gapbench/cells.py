@@ -118,6 +118,7 @@ def trained_record(spec: RunSpec, dataset: "Dataset", trained: "Trained", fleet:
         status="diverged" if trained.reason else "ok",
         reason=trained.reason,
         curve=trained.curve,
+        gradients=trained.gradients,
         final={split: score._asdict() for split, score in trained.final.items()},
         pairing=trained.pairing,
         parameters=trained.parameters,

@@ -35,7 +35,14 @@ from gapbench.replicas import (
     stack,
 )
 from gapbench.spec import RunSpec, digest
-from gapbench.train import Trained, empty_curve, explain_divergence, extend_curve
+from gapbench.train import (
+    Trained,
+    empty_curve,
+    empty_gradients,
+    explain_divergence,
+    extend_curve,
+    extend_gradients,
+)
 
 PIECE = 100  # steps a call, at most: between calls progress is told and checkpoints are written
 CHECKPOINT_S = 60.0  # what a crash may lose, beside the piece it falls into
@@ -70,6 +77,7 @@ class Clock:
     identity: str
     runs: list[str]  # run_id by replica
     curves: list[dict[str, list[Any]]]
+    gradients: list[dict[str, list[Any]]]
     finals: list[dict[str, list[float]]] = field(default_factory=list)  # loss and accuracy by split, at the end
     reasons: list[str] = field(default_factory=list)  # why a run ended early; empty while it goes on
     step: int = 0  # trained so far
@@ -166,7 +174,12 @@ def train_crew(
     padded = [*range(len(crew)), *[len(crew) - 1] * (program.width - len(crew))]  # copies, whose results are dropped
     inputs = place(stack([replicas[i].inputs for i in padded]), setting.mesh)
     carry = stack([(replicas[i].state, np.zeros((), np.int32)) for i in padded])
-    clock = Clock(setting.identity, [spec.run_id for spec in crew], [empty_curve() for _ in crew])
+    clock = Clock(
+        setting.identity,
+        [spec.run_id for spec in crew],
+        [empty_curve() for _ in crew],
+        [empty_gradients() for _ in crew],
+    )
     clock.finals, clock.reasons = [{} for _ in crew], ["" for _ in crew]
     resumed = saved is not None and set(clock.runs) <= set(saved.clock["runs"])
     if saved is not None and resumed:
@@ -184,6 +197,9 @@ def train_crew(
         state, lost, sums = program.call(state, lost, inputs, setting.resident, *bounds)
         sums = jax.device_get(sums)
         if stop > clock.step:
+            if clock.step == grid[clock.points - 1]:  # the step after an evaluation
+                for r, norms in enumerate(sums.gradient[: len(crew)]):
+                    extend_gradients(clock.gradients[r], clock.step, norms)
             clock.step = stop
             clock.train_s += time.perf_counter() - begin
         else:
@@ -236,6 +252,7 @@ def take_runs(saved: Checkpoint, runs: list[str]) -> tuple[Clock, list[np.ndarra
         clock,
         runs=runs,
         curves=[clock.curves[r] for r in rows],
+        gradients=[clock.gradients[r] for r in rows],
         finals=[clock.finals[r] for r in rows],
         reasons=[clock.reasons[r] for r in rows],
     )
@@ -247,4 +264,4 @@ def finish(clock: Clock, r: int, replica: Replica, timing: dict[str, float], sta
     final = {name: Score(*score) for name, score in clock.finals[r].items()}
     state = jax.tree.map(lambda leaf: leaf[r], states)
     reason, curve = clock.reasons[r], clock.curves[r]
-    return Trained(reason, curve, final, replica.pairing, replica.parameters, timing, state)
+    return Trained(reason, curve, clock.gradients[r], final, replica.pairing, replica.parameters, timing, state)

@@ -19,6 +19,7 @@ from gapbench.spec import Declaration, ModelT, PositiveInt, RunSpec, UserError, 
 SCHEMA = 2
 Status = Literal["ok", "diverged", "out_of_memory", "failed"]
 SPLITS = ("train", "val", "test")
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -34,6 +35,20 @@ class Curve(Declaration):
     def _columns_are_equally_long(self) -> "Curve":
         if len({len(self.step), len(self.split), len(self.loss), len(self.accuracy)}) > 1:
             raise ValueError("the columns step, split, loss and accuracy differ in length")
+        return self
+
+
+class Gradients(Declaration):
+    """L2 norms of one batch's gradient, in the step that begins at each evaluation but the last; column by column."""
+
+    step: tuple[int, ...] = ()
+    backbone: tuple[NonNegative, ...] = ()
+    head: tuple[NonNegative, ...] = ()
+
+    @model_validator(mode="after")
+    def _columns_are_equally_long(self) -> "Gradients":
+        if len({len(self.step), len(self.backbone), len(self.head)}) > 1:
+            raise ValueError("the columns step, backbone and head differ in length")
         return self
 
 
@@ -66,6 +81,7 @@ class Record(Declaration):
     status: Status
     reason: str = ""  # why the status is not ok
     curve: Curve = Curve()
+    gradients: Gradients = Gradients()
     final: dict[Literal["train", "val", "test"], Final] = {}  # empty unless the status is ok
     pairing: dict[str, str] = {}  # hashes of data, subset, initial backbone and batch order
     parameters: dict[str, int] = {}  # of the backbone and of the head, counted on the built net

@@ -71,6 +71,7 @@ class Sums(NamedTuple):
     lost: Int[Array, ""]  # the first step, counted from 1, whose loss is not finite; 0 while there is none
     losses: Float[Array, "N"]  # summed over a chunk; 0 in chunks not evaluated
     correct: Int[Array, "N"]
+    gradient: Float[Array, "2"]  # norms (`train.Pulse`) of the call's first step; 0 where it trained none
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,22 @@ def advance(
     images, labels = resident
     constants = inputs.constants._replace(key=jax.random.wrap_key_data(inputs.constants.key))
 
-    def train_one(i: Int[Array, ""], carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        state, lost = carry
+    def train_one(i: Int[Array, ""], carry: tuple[TrainState, Array, Array]) -> tuple[TrainState, Array, Array]:
+        state, lost, first = carry
         index = inputs.order[i]
-        state, loss = train_step(graph, recipe, state, images[index], labels[index], constants)
-        return state, jnp.where((lost == 0) & ~jnp.isfinite(loss), i + 1, lost)
+        state, (loss, norms) = train_step(graph, recipe, state, images[index], labels[index], constants)
+        lost = jnp.where((lost == 0) & ~jnp.isfinite(loss), i + 1, lost)
+        return state, lost, jnp.where(i == steps[0], norms, first)
 
     def count_one(n: Int[Array, ""], sums: tuple[Array, Array]) -> tuple[Array, Array]:
         index, variables = inputs.chunks[n], (state.params, state.stats)
         counted = count_batch(graph, variables, constants.moments, images[index], labels[index], inputs.counts[n])
         return sums[0].at[n].set(counted[0]), sums[1].at[n].set(counted[1])
 
-    state, lost = jax.lax.fori_loop(steps[0], steps[1], train_one, (state, lost))
+    state, lost, first = jax.lax.fori_loop(steps[0], steps[1], train_one, (state, lost, jnp.zeros(2)))
     empty = (jnp.zeros(len(inputs.chunks), jnp.float32), jnp.zeros(len(inputs.chunks), jnp.int32))
-    return state, lost, Sums(lost, *jax.lax.fori_loop(chunks[0], chunks[1], count_one, empty))
+    losses, correct = jax.lax.fori_loop(chunks[0], chunks[1], count_one, empty)
+    return state, lost, Sums(lost, losses, correct, first)
 
 
 def enlist(spec: RunSpec, dataset: Dataset) -> Replica:

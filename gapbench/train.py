@@ -21,6 +21,8 @@ from gapbench.keys import key_for
 from gapbench.models.classifier import Moments, init_classifier, normalise
 from gapbench.spec import Recipe, RunSpec
 
+PARTS = ("backbone", "head")
+
 
 class TrainState(NamedTuple):
     """Everything a step changes."""
@@ -29,6 +31,13 @@ class TrainState(NamedTuple):
     stats: nnx.State  # batch statistics; empty without batch norm
     opt_state: optax.OptState
     step: Int[Array, ""]
+
+
+class Pulse(NamedTuple):
+    """What a step tells of itself, of its batch before the update."""
+
+    loss: Float[Array, ""]  # mean cross entropy, nats
+    gradient: Float[Array, "2"]  # L2 norm of its gradient for all parameters of the backbone, and of the head
 
 
 class Hyper(NamedTuple):
@@ -86,8 +95,8 @@ def train_step(
     images: UInt8[Array, "B H W C"],
     labels: Int[Array, "B"],
     constants: Constants,
-) -> tuple[TrainState, Float[Array, ""]]:
-    """One update on one batch; returns the new state and the batch's mean cross entropy before it."""
+) -> tuple[TrainState, Pulse]:
+    """One update on one batch."""
     moments, key, hyper = constants
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
@@ -99,7 +108,9 @@ def train_step(
 
     (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = make_optimizer(recipe, hyper).update(grads, state.opt_state, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), stats, opt_state, state.step + 1), loss
+    norms = jnp.stack([jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads[part]))) for part in PARTS])
+    state = TrainState(optax.apply_updates(state.params, updates), stats, opt_state, state.step + 1)
+    return state, Pulse(loss, norms)
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,7 @@ def start_run(spec: RunSpec, dataset: Dataset) -> Start:
     splits = split(dataset, spec.task, spec.seed)
     graph, state = init_state(spec, dataset.train_images.shape[-1], len(dataset.class_names))
     order = batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed)
-    parts = {part: state.params[part] for part in ("backbone", "head")}
+    parts = {part: state.params[part] for part in PARTS}
     parameters = {part: sum(leaf.size for leaf in jax.tree.leaves(params)) for part, params in parts.items()}
     pairing = {
         "data": dataset.fingerprint,
@@ -176,6 +187,7 @@ class Trained(NamedTuple):
 
     reason: str  # why it ended early; empty when it did not
     curve: dict[str, list[Any]]  # columns step, split, loss, accuracy
+    gradients: dict[str, list[Any]]  # columns step, backbone, head
     final: dict[str, Score]  # by whole split at the last step; empty for a run that ended early
     pairing: dict[str, str]  # hashes of what the two runs of a pair must share
     parameters: dict[str, int]  # of the backbone and of the head
@@ -191,17 +203,20 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
     """
     program = compile_program(spec.program, dataset.train_images.shape[-1], len(dataset.class_names))
     _, splits, order, state, constants, pairing, parameters = start_run(spec, dataset)
-    moments, curve = constants.moments, empty_curve()
+    moments, curve, gradients = constants.moments, empty_curve(), empty_gradients()
     timing = {"compile_s": program.compile_s, "train_s": 0.0, "eval_s": 0.0}
     reason, done, scores = "", 0, dict[str, Score]()
     for step in spec.recipe.eval_steps:
         start = time.perf_counter()
         pending = []
         for index in order[done:step]:
-            state, loss = program.step(state, splits.train.images[index], splits.train.labels[index], constants)
-            pending.append(loss)
-        finite = np.isfinite(jax.device_get(pending))
+            state, pulse = program.step(state, splits.train.images[index], splits.train.labels[index], constants)
+            pending.append(pulse)
+        pulses = jax.device_get(pending)
+        finite = np.isfinite([pulse.loss for pulse in pulses])
         trained = time.perf_counter()
+        if pulses:
+            extend_gradients(gradients, done, pulses[0].gradient)
         scores = evaluate_splits(program, state, moments, splits.curve)
         timing["train_s"] += trained - start
         timing["eval_s"] += time.perf_counter() - trained
@@ -213,7 +228,7 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
     if not reason:
         scores = evaluate_splits(program, state, moments, splits.whole)
         reason = explain_divergence(0, done, scores)  # where the curve's parts were finite
-    return Trained(reason, curve, {} if reason else scores, pairing, parameters, timing, state)
+    return Trained(reason, curve, gradients, {} if reason else scores, pairing, parameters, timing, state)
 
 
 def empty_curve() -> dict[str, list[Any]]:
@@ -226,6 +241,18 @@ def extend_curve(curve: dict[str, list[Any]], step: int, scores: Mapping[str, Sc
     for name, score in scores.items():
         for column, value in zip(curve, (step, name, *score), strict=True):
             curve[column].append(value)
+
+
+def empty_gradients() -> dict[str, list[Any]]:
+    """The columns of a record's gradients."""
+    return {"step": [], **{part: [] for part in PARTS}}
+
+
+def extend_gradients(gradients: dict[str, list[Any]], step: int, norms: Float[np.ndarray, "2"]) -> None:
+    """A row for the step that began at an evaluation; none once a run has diverged."""
+    if np.isfinite(norms).all():
+        for column, value in zip(gradients, (step, *map(float, norms)), strict=True):
+            gradients[column].append(value)
 
 
 def explain_divergence(lost: int, step: int, scores: Mapping[str, Score]) -> str:

@@ -49,8 +49,8 @@ def load(cells: list[Cell]) -> Train:
         for cell, (program, first, constants) in zip(cells, starts, strict=True):
             state, pending = jax.tree.map(jnp.copy, first), []  # a step's input is donated
             for index in cell.order[:steps]:
-                state, loss = program.step(state, cell.images[index], cell.labels[index], constants)
-                pending.append(loss)
+                state, pulse = program.step(state, cell.images[index], cell.labels[index], constants)
+                pending.append(pulse.loss)
             losses.append(jax.device_get(pending))
         return np.array(losses)
 

@@ -70,6 +70,8 @@ def check_alike(crew: Crew, alone: list[Trained]) -> None:
         assert (run.curve["step"], run.curve["split"]) == (one.curve["step"], one.curve["split"])
         np.testing.assert_allclose(run.curve["loss"], one.curve["loss"], **ROUNDING)
         np.testing.assert_allclose(run.curve["accuracy"], one.curve["accuracy"], atol=1 / 20)  # one image of the fewest
+        for part in ("step", "backbone", "head"):
+            np.testing.assert_allclose(run.gradients[part], one.gradients[part], **ROUNDING)
         assert run.final.keys() == one.final.keys()
         for name, score in one.final.items():
             np.testing.assert_allclose(run.final[name].loss, score.loss, **ROUNDING)
@@ -233,8 +235,8 @@ def test_four_devices_train_the_same_runs_and_exchange_nothing_but_the_results(
     head: str, sharded: Any, together: Crew, alone: list[Trained]
 ) -> None:
     assert (int(sharded[f"{head}-width"]), int(sharded[f"{head}-devices"])) == (8, 4)  # six, and two copies
-    # lost, losses and correct, gathered for the host; a gathered activation would be trained on every device
-    assert sharded[f"{head}-collectives"].tolist() == ["all-gather"] * 3
+    # lost, losses, correct and gradient norms, gathered for the host; a gathered activation would be trained on every device
+    assert sharded[f"{head}-collectives"].tolist() == ["all-gather"] * 4
     for i, ((_, run, _), one) in enumerate(zip(together, alone, strict=True)):
         np.testing.assert_allclose(sharded[f"{head}-{i}-loss"], one.curve["loss"], **ROUNDING)
         for j, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(run.state)):
@@ -274,8 +276,10 @@ def test_an_evaluation_is_read_by_replica_and_a_loss_that_is_not_finite_ends_a_r
     curve, whole = [Part("val", 4, slice(0, 2))], [Part("test", 2, slice(2, 3))]
     losses = np.array([[1.0, 3.0, 1.0], [np.inf, 0.0, 0.0], [1.0, 0.0, np.nan], [1.0, 1.0, 1.0], [9.0, 9.0, 9.0]])
     correct = np.array([[1, 2, 1]] * 5)
-    sums = Sums(np.array([0, 0, 0, 3, 0]), losses.astype(np.float32), correct)
-    clock = Clock("", list("abcde"), [empty_curve() for _ in range(5)], [{}] * 5, ["", "", "", "", "earlier"], step=5)
+    sums = Sums(np.array([0, 0, 0, 3, 0]), losses.astype(np.float32), correct, np.zeros((5, 2)))
+    clock = Clock(
+        "", list("abcde"), [empty_curve() for _ in range(5)], [{}] * 5, [{}] * 5, ["", "", "", "", "earlier"], step=5
+    )
     judge(clock, sums, curve, whole)
     assert clock.reasons == [
         "",
@@ -317,7 +321,9 @@ def test_a_killed_fleet_goes_on_from_its_checkpoint_to_the_same_bits(
 def checkpoint_of(specs: list[RunSpec], identity: str = "mine") -> Checkpoint:
     """A made-up one: replica r has weights r and step 3."""
     n = len(specs)
-    clock = Clock(identity, [spec.run_id for spec in specs], [empty_curve() for _ in specs], [{}] * n, [""] * n, 3)
+    clock = Clock(
+        identity, [spec.run_id for spec in specs], [empty_curve() for _ in specs], [{}] * n, [{}] * n, [""] * n, 3
+    )
     leaves = [np.arange(n, dtype=np.float32)[:, None] + np.zeros((n, 2000), np.float32) for _ in range(12)]
     return Checkpoint(leaves, vars(clock))
 

@@ -79,8 +79,8 @@ def step_losses(spec: RunSpec, digits: Dataset) -> tuple[list[float], TrainState
     constants, losses = constants_of(spec, splits), []
     for index in batches(spec.task.train_images, spec.recipe.batch, spec.recipe.steps, spec.seed):
         images, labels = splits.train.images[index], splits.train.labels[index]
-        state, loss = program.step(state, images, labels, constants)
-        losses.append(float(loss))
+        state, pulse = program.step(state, images, labels, constants)
+        losses.append(float(pulse.loss))
     return losses, state
 
 
@@ -169,7 +169,7 @@ def test_every_step_draws_another_dropout(digits: Dataset) -> None:
         _, state = init_state(spec, 1, 10)
         state = state._replace(step=jnp.asarray(step, jnp.int32))
         images, labels = splits.train.images[:8], splits.train.labels[:8]
-        losses.append(float(program.step(state, images, labels, constants_of(spec, splits))[1]))
+        losses.append(float(program.step(state, images, labels, constants_of(spec, splits))[1].loss))
     assert losses[1] == losses[2]
     assert abs(losses[0] - losses[1]) > 1e-3
 
@@ -258,6 +258,25 @@ def test_the_curve_has_every_split_at_every_step_of_the_grid_and_evaluating_chan
     assert rare.final == often.final
     assert hash_arrays(rare.state.params) == hash_arrays(often.state.params)
     assert hash_arrays(rare.state.stats) == hash_arrays(often.state.stats)
+
+
+def test_gradient_norms_are_those_of_the_batch_that_follows_each_evaluation(digits: Dataset) -> None:
+    spec = spec_of(steps=5, eval_every=2, dropout=0.0, optimizer="sgd", weight_decay=0.0)
+    trained = train_run(spec, digits)
+    splits, (graph, state) = split(digits, spec.task, 0), init_state(spec, 1, 10)
+    order = batches(32, 8, 5, 0)
+
+    def loss_of(params: Any, index: np.ndarray) -> jax.Array:  # the images as the net sees them, by NumPy
+        images = (splits.train.images[index].astype(np.float32) / 255 - splits.mean) / splits.std
+        logits = nnx.merge(graph, params, state.stats)(jnp.asarray(images, jnp.float32), train=True)
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.asarray(splits.train.labels[index])[:, None], 1)
+        return -jnp.mean(picked)
+
+    grads = jax.grad(loss_of)(state.params, order[0])
+    for part in ("backbone", "head"):
+        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads[part])])
+        assert trained.gradients[part][0] == pytest.approx(np.linalg.norm(flat), rel=1e-5)
+    assert trained.gradients["step"] == [0, 2, 4]
 
 
 def test_the_reported_parameters_are_those_of_the_two_parts(digits: Dataset) -> None:
