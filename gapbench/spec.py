@@ -121,14 +121,17 @@ class RunSpec(Declaration):
 
     @property
     def run_id(self) -> str:
-        """Reads aloud and ends in a hash of the spec: `mnist5k-20px-plain-gap-s03-1f9a6c2e`."""
+        """Reads aloud and ends in a hash of the spec: `mnist5k-20px-plain-gap-s03-1f9a6c2e`.
+
+        Fields at their default are left out of the hash, so that a new field leaves the old runs their names.
+        """
         name = f"{self.task.dataset}-{self.task.px}px-{self.backbone.kind}-{self.head}-s{self.seed:02d}"
-        return f"{name.replace(':', '_')}-{digest(self.model_dump())}"
+        return f"{name.replace(':', '_')}-{digest(self.model_dump(exclude_defaults=True))}"
 
     @property
     def pair_id(self) -> str:
         """Equal for the runs that may be compared: same task, backbone and seed (the head and recipe may differ)."""
-        return digest(self.model_dump(exclude={"head", "recipe"}))
+        return digest(self.model_dump(exclude={"head", "recipe"}, exclude_defaults=True))
 
     @property
     def arm(self) -> str:

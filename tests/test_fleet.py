@@ -235,7 +235,7 @@ def test_four_devices_train_the_same_runs_and_exchange_nothing_but_the_results(
     head: str, sharded: Any, together: Crew, alone: list[Trained]
 ) -> None:
     assert (int(sharded[f"{head}-width"]), int(sharded[f"{head}-devices"])) == (8, 4)  # six, and two copies
-    # lost, losses, correct and gradient norms, gathered for the host; a gathered activation would be trained on every device
+    # lost, losses, correct and norms, gathered for the host; a gathered activation would be trained on every device
     assert sharded[f"{head}-collectives"].tolist() == ["all-gather"] * 4
     for i, ((_, run, _), one) in enumerate(zip(together, alone, strict=True)):
         np.testing.assert_allclose(sharded[f"{head}-{i}-loss"], one.curve["loss"], **ROUNDING)
