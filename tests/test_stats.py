@@ -215,6 +215,88 @@ def test_the_probability_of_the_lower_arm_counts_ties_half() -> None:
     assert stats.probability_lower(array(1, 2), array(0, 1)) == 1.0
 
 
+def test_the_wilson_interval_is_the_one_worked_out_by_hand() -> None:
+    # lower in 2 pairs of 5, equal in 1: p = 2.5/5 = 0.5; with z² = 3.8415 the centre stays at 0.5 and the half width is
+    # z/(1 + z²/5)·√(0.25/5 + z²/100) = 1.9600/1.7683·√(0.05 + 0.038415) = 0.3296
+    found = stats.probability_interval(array(1, 2, 3, 4, 5), array(0, 1, 3, 5, 6))
+    assert (found.estimate, found.n, found.method) == (0.5, 5, "Wilson")
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.3296, 0.5 + 0.3296), abs=1e-4)
+
+
+def test_the_wilson_interval_is_scipys_where_nothing_ties() -> None:
+    treatment = array(0, 0, 0, 9, 0, 9, 0, 0, 0, 0)
+    theirs = scipy_stats.binomtest(8, 10).proportion_ci(method="wilson")
+    found = stats.probability_interval(np.ones(10), treatment)
+    assert found[:3] == pytest.approx((0.8, theirs.low, theirs.high), rel=1e-9)
+
+
+def test_an_arm_that_wins_every_pair_is_not_certain_to_win_the_next() -> None:
+    # z²/(10 + z²) = 3.8415/13.8415 = 0.2775
+    won = stats.probability_interval(np.ones(10), np.zeros(10))
+    assert won[:3] == pytest.approx((1.0, 1 - 0.2775, 1.0), abs=1e-4)
+    lost = stats.probability_interval(np.zeros(10), np.ones(10))
+    assert lost[:3] == pytest.approx((0.0, 0.0, 0.2775), abs=1e-4)
+    assert np.isnan(stats.probability_interval(array(), array())[:3]).all()
+
+
+def test_ties_leave_the_wilson_interval_at_least_as_wide_as_it_says() -> None:
+    # lower in 40 %, equal in 40 %, higher in 20 % of pairs: 0.6
+    outcomes = generator_for(3, "bootstrap").choice([-1.0, 0.0, 1.0], p=[0.4, 0.4, 0.2], size=(400, 15))
+    found = [stats.probability_interval(np.zeros(15), outcome) for outcome in outcomes]
+    assert sum(low <= 0.6 <= high for _, low, high, *_ in found) >= 380
+
+
+def two_one_sided(differences: np.ndarray, margin: float) -> float:
+    below, above = (
+        scipy_stats.ttest_1samp(differences, bound, alternative=side).pvalue
+        for bound, side in ((-margin, "greater"), (margin, "less"))
+    )
+    return float(max(below, above))
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.3, 1.0])
+def test_equivalence_is_scipys_two_one_sided_tests_and_its_interval_decides(margin: float) -> None:
+    outcomes = set()
+    for differences in generator_for(4, "bootstrap").normal(0.05, 0.4, size=(40, 12)):
+        found = stats.equivalence(differences, margin)
+        assert found.p == pytest.approx(two_one_sided(differences, margin), rel=1e-9)
+        interval = scipy_stats.ttest_1samp(differences, 0).confidence_interval(0.9)
+        assert (found.low, found.high) == pytest.approx(tuple(interval), rel=1e-9)
+        assert found.equivalent == (found.p < 0.05) == (-margin < found.low and found.high < margin)
+        assert stats.equivalence(-differences, margin).p == pytest.approx(found.p, rel=1e-9)
+        outcomes.add(found.equivalent)
+    assert outcomes == {0.1: {False}, 0.3: {False, True}, 1.0: {True}}[margin]
+
+
+def test_equivalence_of_three_pairs_by_hand() -> None:
+    # mean 0, s = 1, standard error 1/√3; the 95 % point of t with 2 degrees of freedom is 2.919986:
+    # ±2.919986/1.732051 = ±1.685854
+    found = stats.equivalence(array(-1, 0, 1), margin=1.7)
+    assert (found.low, found.high) == pytest.approx((-1.685854, 1.685854), abs=1e-6)
+    assert found.equivalent
+    assert not stats.equivalence(array(-1, 0, 1), margin=1.6).equivalent
+
+
+def test_equivalence_is_wrongly_found_at_the_margin_in_one_of_twenty() -> None:
+    samples = generator_for(7, "bootstrap").normal(0.5, 0.3, size=(1000, 10))  # the truth lies on the margin
+    found = sum(stats.equivalence(sample, 0.5).equivalent for sample in samples)
+    assert 28 <= found <= 74  # 50 ± 3.3·√(1000·0.05·0.95)
+
+
+def test_without_spread_the_mean_decides_equivalence_and_one_pair_shows_nothing() -> None:
+    assert stats.equivalence(array(0.4, 0.4), 0.5) == (0.0, True, 0.4, 0.4)
+    assert stats.equivalence(array(-0.5, -0.5), 0.5) == (1.0, False, -0.5, -0.5)  # on the margin is not inside
+    one = stats.equivalence(array(0.1), 0.5)
+    assert not one.equivalent
+    assert np.isnan([one.p, one.low, one.high]).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.005, float("nan")])
+def test_a_margin_that_holds_nothing_is_refused(margin: float) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        stats.equivalence(SKEWED, margin)
+
+
 def test_the_correlation_is_pearsons_and_nan_where_an_arm_is_constant() -> None:
     # centred (-1, 0, 1) and (-1, 1, 0): 1 / √(2 · 2)
     assert stats.correlation(array(1, 2, 3), array(1, 3, 2)) == pytest.approx(0.5, rel=1e-12)
