@@ -72,7 +72,7 @@ class Recipe(Declaration):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # on kernels alone; decoupled for adamw, L2 for sgd
-    dropout: Fraction = 0.0  # on the features, before the head
+    dropout: Fraction = 0.0  # on the vector that the head's dense layer sees: of gap, the averaged one, not the map
     precision: Precision = "float32"  # of activations and products; parameters stay float32
 
     @model_validator(mode="after")

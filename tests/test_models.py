@@ -11,6 +11,7 @@ from flax import nnx
 from gapbench.keys import key_for
 from gapbench.models.backbones import NORMS, max_pool
 from gapbench.models.classifier import Classifier, check_names, init_classifier
+from gapbench.models.dropout import keep_all
 from gapbench.models.heads import ARGUMENTS, HEADS
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 
@@ -121,22 +122,22 @@ REFERENCES = {
 @pytest.mark.parametrize("name", EVERY_HEAD)
 def test_a_head_computes_its_formula(name: str) -> None:
     x, head = features(), head_of(name)
-    np.testing.assert_allclose(head(jnp.asarray(x)), REFERENCES[name](x, *arrays(head)), **SUM)
+    np.testing.assert_allclose(head(jnp.asarray(x), keep_all), REFERENCES[name](x, *arrays(head)), **SUM)
 
 
 def test_a_flatten_kernel_of_tiled_gap_kernels_gives_the_logits_of_gap() -> None:
     x, flatten, gap = jnp.asarray(features()), head_of("flatten"), head_of("gap", seed=1)
-    assert np.abs(flatten(x) - gap(x)).max() > 0.1
+    assert np.abs(flatten(x, keep_all) - gap(x, keep_all)).max() > 0.1
     flatten.dense.kernel[...] = jnp.tile(gap.dense.kernel[...], (SIDE**2, 1)) / SIDE**2
-    np.testing.assert_allclose(flatten(x), gap(x), **SUM)
+    np.testing.assert_allclose(flatten(x, keep_all), gap(x, keep_all), **SUM)
 
 
 def test_the_linear_gap_conv_is_gap_and_the_one_with_relu_is_not() -> None:
     x, gap, linear, relu = jnp.asarray(features()), head_of("gap"), head_of("gap_conv"), head_of("gap_conv:relu")
     for head in (linear, relu):
         np.testing.assert_array_equal(head.conv.kernel[...], gap.dense.kernel[...])  # one stream, one start
-    np.testing.assert_allclose(linear(x), gap(x), **SUM)
-    assert np.abs(relu(x) - gap(x)).max() > 0.1
+    np.testing.assert_allclose(linear(x, keep_all), gap(x, keep_all), **SUM)
+    assert np.abs(relu(x, keep_all) - gap(x, keep_all)).max() > 0.1
 
 
 @pytest.mark.parametrize("name", EVERY_HEAD)
@@ -144,7 +145,7 @@ def test_only_flatten_knows_where_a_feature_stands(name: str) -> None:
     x, head = features(), head_of(name)
     order = np.random.default_rng(1).permutation(SIDE**2)
     moved = x.reshape(4, SIDE**2, CHANNELS)[:, order].reshape(x.shape)
-    change = np.abs(head(jnp.asarray(moved)) - head(jnp.asarray(x))).max()
+    change = np.abs(head(jnp.asarray(moved), keep_all) - head(jnp.asarray(x), keep_all)).max()
     if name == "flatten":
         assert change > 0.1
     else:
@@ -248,15 +249,46 @@ def test_known_heads_are_accepted_and_a_head_of_one_s_own_may_take_any_argument(
     check_names(spec_of("mine:3"))
 
 
-class Same(nnx.Module):
-    """Stands for a backbone and for a head."""
+# Before the first layer of a head: what `drop` is given, of 4 images.
+INPUTS = {
+    "flatten": lambda x: x.reshape(4, -1),
+    "gap": lambda x: x.mean(axis=(1, 2)),
+    "gap_conv": lambda x: x,
+    "gmp": lambda x: x.max(axis=(1, 2)),
+}
 
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return x.mean(axis=(1, 2)) if x.ndim == 4 else x
+
+@pytest.mark.parametrize("name", EVERY_HEAD)
+def test_a_head_drops_once_and_from_the_vector_that_its_layer_sees(name: str) -> None:
+    x, head, seen = features(), head_of(name), []
+
+    def nothing(vector: jax.Array) -> jax.Array:
+        seen.append(np.asarray(vector))
+        return jnp.zeros_like(vector)
+
+    logits = head(jnp.asarray(x), nothing)
+    (vector,) = seen
+    np.testing.assert_allclose(vector, INPUTS[name.partition(":")[0]](x), **SUM)
+    bias = np.maximum(arrays(head)[1], 0) if name.endswith(":relu") else arrays(head)[1]
+    np.testing.assert_allclose(logits, np.tile(bias, (4, 1)), **SUM)  # nothing came around the drop
 
 
-def test_dropout_acts_on_the_features_in_training_alone() -> None:
-    net, ones, half = Classifier(Same(), Same()), jnp.ones((20, 1, 1, 10)), jnp.asarray(0.5)
+class SameMap(nnx.Module):
+    """Stands for a backbone."""
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return x
+
+
+class SameVector(nnx.Module):
+    """Stands for a head."""
+
+    def __call__(self, x: jax.Array, drop: Any) -> jax.Array:
+        return drop(x.mean(axis=(1, 2)))
+
+
+def test_dropout_acts_on_the_head_s_input_in_training_alone() -> None:
+    net, ones, half = Classifier(SameMap(), SameVector()), jnp.ones((20, 1, 1, 10)), jnp.asarray(0.5)
     np.testing.assert_array_equal(net(ones), np.ones((20, 10)))
     np.testing.assert_array_equal(net(ones, train=True), np.ones((20, 10)))
     dropped = net(ones, train=True, dropout=(half, jax.random.key(0)))

@@ -23,7 +23,7 @@ from gapbench.models.heads import HEADS, Gap
 
 
 class Broken(Gap):
-    def __call__(self, x):
+    def __call__(self, x, drop):
         raise RuntimeError("broken on purpose\\nwith a second line")
 
 

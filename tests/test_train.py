@@ -90,7 +90,7 @@ def digest_of(trained: Trained) -> tuple[Any, ...]:
 
 GOLDEN = {
     "flatten": [2.820073, 2.379467, 2.682335],
-    "gap": [2.348780, 2.517278, 2.472556],
+    "gap": [2.346470, 2.509633, 2.390909],
 }  # AdamW, dropout 0.3, seed 0
 
 

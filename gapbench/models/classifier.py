@@ -1,4 +1,6 @@
-"""A spec to a net: backbone, dropout, head, each from its own random stream."""
+"""A spec to a net: backbone and head, each from its own random stream."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ from jaxtyping import Array, Float, UInt8
 
 from gapbench.keys import key_for
 from gapbench.models.backbones import BACKBONES
+from gapbench.models.dropout import drop, keep_all
 from gapbench.models.heads import ARGUMENTS, HEADS
 from gapbench.spec import RunSpec, UserError, choose
 
@@ -20,14 +23,8 @@ def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array,
     return (scaled - mean[None, None, None]) / std[None, None, None]
 
 
-def drop(x: Float[Array, "B ..."], rate: Float[Array, ""], key: jax.Array) -> Float[Array, "B ..."]:
-    """Zero with probability `rate`, else x / (1 - rate). Not `nnx.Dropout`, whose rate cannot vary in one program."""
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
-
-
 class Classifier(nnx.Module):
-    """logits = head(drop(backbone(x))), in float32 whatever the precision inside."""
+    """logits = head(backbone(x)), in float32 whatever the precision inside."""
 
     def __init__(self, backbone: nnx.Module, head: nnx.Module):
         self.backbone, self.head = backbone, head
@@ -39,10 +36,9 @@ class Classifier(nnx.Module):
         dropout: tuple[Float[Array, ""], jax.Array] | None = None,
     ) -> Float[Array, "B K"]:
         """`dropout` is the rate and the key, in training."""
-        features = self.backbone(x, train)  # type: ignore[operator]
-        if dropout:
-            features = drop(features, *dropout)
-        return self.head(features).astype(jnp.float32)  # type: ignore[operator]
+        drop_input = partial(drop, rate=dropout[0], key=dropout[1]) if dropout else keep_all
+        logits = self.head(self.backbone(x, train), drop_input)  # type: ignore[operator]
+        return logits.astype(jnp.float32)
 
 
 def check_names(spec: RunSpec) -> None:

@@ -1,6 +1,8 @@
 """Feature map to logits: the only file in which the two arms differ.
 
-To add a head, write a module that maps [B, H, W, C] to [B, K] and register it: `HEADS["mine"] = Mine`.
+A head maps a feature map [B, H, W, C] to logits [B, K]. It calls `drop` on the vector that its (first) dense layer
+sees, right before that layer: dropout in training, the identity elsewhere. To add one of your own, write a module
+and register it: `HEADS["mine"] = Mine`.
 """
 
 from collections.abc import Callable
@@ -8,6 +10,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+
+from gapbench.models.dropout import Drop
 
 Features = Float[Array, "B H W C"]
 Logits = Float[Array, "B K"]
@@ -19,8 +23,8 @@ class Flatten(nnx.Module):
     def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
         self.dense = nnx.Linear(feature_px**2 * channels, classes, rngs=rngs)
 
-    def __call__(self, x: Features) -> Logits:
-        return self.dense(x.reshape(x.shape[0], -1))
+    def __call__(self, x: Features, drop: Drop) -> Logits:
+        return self.dense(drop(x.reshape(x.shape[0], -1)))
 
 
 class Gap(nnx.Module):
@@ -29,8 +33,8 @@ class Gap(nnx.Module):
     def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
         self.dense = nnx.Linear(channels, classes, rngs=rngs)
 
-    def __call__(self, x: Features) -> Logits:
-        return self.dense(jnp.mean(x, axis=(1, 2)))
+    def __call__(self, x: Features, drop: Drop) -> Logits:
+        return self.dense(drop(jnp.mean(x, axis=(1, 2))))
 
 
 class GapConv(nnx.Module):
@@ -38,15 +42,16 @@ class GapConv(nnx.Module):
 
     `gap_conv` is the linear form, the same function as `gap`; `gap_conv:relu` keeps the ReLU that Network in Network
     has before the average. Its 1×1 convolution to one map a class is written as the product over channels that it
-    is: XLA leaves the replicas of a product on their devices, those of a convolution it does not.
+    is: XLA leaves the replicas of a product on their devices, those of a convolution it does not. No vector stands
+    before it: `drop` acts on the whole map.
     """
 
     def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
         self.conv = nnx.Linear(channels, classes, rngs=rngs)
         self.relu = argument == "relu"
 
-    def __call__(self, x: Features) -> Logits:
-        maps = self.conv(x)
+    def __call__(self, x: Features, drop: Drop) -> Logits:
+        maps = self.conv(drop(x))
         return jnp.mean(nnx.relu(maps) if self.relu else maps, axis=(1, 2))
 
 
@@ -56,8 +61,8 @@ class Gmp(nnx.Module):
     def __init__(self, channels: int, feature_px: int, classes: int, argument: str, rngs: nnx.Rngs):
         self.dense = nnx.Linear(channels, classes, rngs=rngs)
 
-    def __call__(self, x: Features) -> Logits:
-        return self.dense(jnp.max(x, axis=(1, 2)))
+    def __call__(self, x: Features, drop: Drop) -> Logits:
+        return self.dense(drop(jnp.max(x, axis=(1, 2))))
 
 
 HeadMaker = Callable[[int, int, int, str, nnx.Rngs], nnx.Module]
