@@ -42,7 +42,7 @@ class Task(Declaration):
 class Backbone(Declaration):
     """The convolutional stages both heads share."""
 
-    kind: str = "plain"  # a name in gapbench.models.backbones.BACKBONES
+    kind: str = "plain"  # a name in gapbench.models.registry.BACKBONES
     width: PositiveInt = 16  # channels of the first stage; doubled at each further stage
     stages: PositiveInt = 2  # two 3×3 convolutions and a 2×2 max pool each
     norm: Literal["none", "batch", "group"] = "none"

@@ -1,5 +1,7 @@
-"""Backbone and heads against NumPy and XLA's own operations, and the exact facts that relate the heads."""
+"""Backbones against NumPy and XLA's own operations, and whole nets: streams, gradients, names and dropout."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,43 +10,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gapbench.keys import key_for
 from gapbench.models.backbones import NORMS, max_pool
 from gapbench.models.classifier import Classifier, check_names, init_classifier
-from gapbench.models.dropout import keep_all
-from gapbench.models.heads import ARGUMENTS, HEADS
+from gapbench.models.registry import HEADS
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 
-CHANNELS, SIDE, CLASSES = 6, 5, 3
-EVERY_HEAD = [*HEADS, *(f"{name}:{argument}" for name, known in ARGUMENTS.items() for argument in known)]
-
-# Two float32 sums of the same n <= 200 terms near one, in another order: the error is some n · 2**-24, so 1e-5.
-SUM = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def features() -> np.ndarray:
-    return numbers(4, SIDE, SIDE, CHANNELS)
-
-
-def head_of(name: str, seed: int = 0) -> Any:
-    """A head with a bias that is not zero, so that a lost one shows."""
-    name, _, argument = name.partition(":")
-    head: Any = HEADS[name](CHANNELS, SIDE, CLASSES, argument, nnx.Rngs(key_for(seed, "head")))
-    layer(head).bias[...] = jnp.asarray([0.5, -1.0, 2.0])
-    return head
-
-
-def layer(head: Any) -> Any:
-    return head.conv if hasattr(head, "conv") else head.dense
-
-
-def arrays(head: Any) -> tuple[np.ndarray, np.ndarray]:
-    kernel = np.asarray(layer(head).kernel[...])
-    return kernel.reshape(-1, kernel.shape[-1]), np.asarray(layer(head).bias[...])
+sys.path.insert(0, str(Path(__file__).parent))
+from heads_at_hand import CLASSES, EVERY_HEAD, SUM, numbers
 
 
 def spec_of(head: str = "gap", norm: str = "none", padding: str = "zero", **changes: Any) -> RunSpec:
@@ -108,48 +80,6 @@ def test_the_backbone_is_convolutions_relus_and_a_pool_in_that_order() -> None:
     actual = net.backbone(jnp.asarray(numbers(2, 6, 6, 1)), False)
     np.testing.assert_allclose(actual, expected, **SUM)
     assert np.count_nonzero(expected) > 0
-
-
-REFERENCES = {
-    "flatten": lambda x, kernel, bias: x.reshape(len(x), -1) @ kernel + bias,
-    "gap": lambda x, kernel, bias: x.mean(axis=(1, 2)) @ kernel + bias,
-    "gap_conv": lambda x, kernel, bias: (x @ kernel + bias).mean(axis=(1, 2)),
-    "gap_conv:relu": lambda x, kernel, bias: np.maximum(x @ kernel + bias, 0).mean(axis=(1, 2)),
-    "gmp": lambda x, kernel, bias: x.max(axis=(1, 2)) @ kernel + bias,
-}
-
-
-@pytest.mark.parametrize("name", EVERY_HEAD)
-def test_a_head_computes_its_formula(name: str) -> None:
-    x, head = features(), head_of(name)
-    np.testing.assert_allclose(head(jnp.asarray(x), keep_all), REFERENCES[name](x, *arrays(head)), **SUM)
-
-
-def test_a_flatten_kernel_of_tiled_gap_kernels_gives_the_logits_of_gap() -> None:
-    x, flatten, gap = jnp.asarray(features()), head_of("flatten"), head_of("gap", seed=1)
-    assert np.abs(flatten(x, keep_all) - gap(x, keep_all)).max() > 0.1
-    flatten.dense.kernel[...] = jnp.tile(gap.dense.kernel[...], (SIDE**2, 1)) / SIDE**2
-    np.testing.assert_allclose(flatten(x, keep_all), gap(x, keep_all), **SUM)
-
-
-def test_the_linear_gap_conv_is_gap_and_the_one_with_relu_is_not() -> None:
-    x, gap, linear, relu = jnp.asarray(features()), head_of("gap"), head_of("gap_conv"), head_of("gap_conv:relu")
-    for head in (linear, relu):
-        np.testing.assert_array_equal(head.conv.kernel[...], gap.dense.kernel[...])  # one stream, one start
-    np.testing.assert_allclose(linear(x, keep_all), gap(x, keep_all), **SUM)
-    assert np.abs(relu(x, keep_all) - gap(x, keep_all)).max() > 0.1
-
-
-@pytest.mark.parametrize("name", EVERY_HEAD)
-def test_only_flatten_knows_where_a_feature_stands(name: str) -> None:
-    x, head = features(), head_of(name)
-    order = np.random.default_rng(1).permutation(SIDE**2)
-    moved = x.reshape(4, SIDE**2, CHANNELS)[:, order].reshape(x.shape)
-    change = np.abs(head(jnp.asarray(moved), keep_all) - head(jnp.asarray(x), keep_all)).max()
-    if name == "flatten":
-        assert change > 0.1
-    else:
-        assert change < 1e-5  # a sum in another order (see SUM); the maximum does not move at all
 
 
 def gradients(spec: RunSpec) -> dict[str, np.ndarray]:
@@ -247,30 +177,6 @@ def test_known_heads_are_accepted_and_a_head_of_one_s_own_may_take_any_argument(
         check_names(spec_of(head))
     monkeypatch.setitem(HEADS, "mine", HEADS["gap"])
     check_names(spec_of("mine:3"))
-
-
-# Before the first layer of a head: what `drop` is given, of 4 images.
-INPUTS = {
-    "flatten": lambda x: x.reshape(4, -1),
-    "gap": lambda x: x.mean(axis=(1, 2)),
-    "gap_conv": lambda x: x,
-    "gmp": lambda x: x.max(axis=(1, 2)),
-}
-
-
-@pytest.mark.parametrize("name", EVERY_HEAD)
-def test_a_head_drops_once_and_from_the_vector_that_its_layer_sees(name: str) -> None:
-    x, head, seen = features(), head_of(name), []
-
-    def nothing(vector: jax.Array) -> jax.Array:
-        seen.append(np.asarray(vector))
-        return jnp.zeros_like(vector)
-
-    logits = head(jnp.asarray(x), nothing)
-    (vector,) = seen
-    np.testing.assert_allclose(vector, INPUTS[name.partition(":")[0]](x), **SUM)
-    bias = np.maximum(arrays(head)[1], 0) if name.endswith(":relu") else arrays(head)[1]
-    np.testing.assert_allclose(logits, np.tile(bias, (4, 1)), **SUM)  # nothing came around the drop
 
 
 class SameMap(nnx.Module):

@@ -11,9 +11,8 @@ from flax import nnx
 from gapbench import cells, train
 from gapbench.data import Dataset, load, split
 from gapbench.keys import STREAMS, generator_for, key_for
-from gapbench.models.backbones import BACKBONES
 from gapbench.models.classifier import Classifier, init_classifier
-from gapbench.models.heads import HEADS
+from gapbench.models.registry import BACKBONES, HEADS
 from gapbench.records import Record, check_pairs
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 

@@ -8,9 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from gapbench.keys import key_for
-from gapbench.models.backbones import BACKBONES
 from gapbench.models.dropout import drop, keep_all
-from gapbench.models.heads import ARGUMENTS, HEADS
+from gapbench.models.registry import ARGUMENTS, BACKBONES, HEADS, anything
 from gapbench.spec import RunSpec, UserError, choose
 
 Moments = tuple[Float[Array, "C"], Float[Array, "C"]]  # mean and standard deviation of the training pixels, by channel
@@ -46,22 +45,17 @@ def check_names(spec: RunSpec) -> None:
     choose("backbone", spec.backbone.kind, BACKBONES)
     name, _, argument = spec.head.partition(":")
     choose("head", name, HEADS)
-    if argument and argument not in ARGUMENTS.get(name, (argument,) if name not in _BUILT_IN else ()):
-        allowed = ARGUMENTS.get(name)
-        raise UserError(
-            f"head {spec.head!r}: {name} takes {'only :' + ', :'.join(allowed) if allowed else 'no argument'}"
-        )
-
-
-_BUILT_IN = frozenset(HEADS)
+    if wrong := ARGUMENTS.get(name, anything)(argument, spec.backbone.feature_px(spec.task.px)):
+        raise UserError(f"head {spec.head!r}: {name} {wrong}")
 
 
 def init_classifier(spec: RunSpec, image_channels: int, classes: int) -> Classifier:
     """The net of `spec` at its initial weights.
 
     Backbone and head draw from separate streams, so two specs that differ in the head alone start from the same
-    backbone, bit for bit.
+    backbone, bit for bit. Raises UserError where `check_names` does.
     """
+    check_names(spec)
     name, _, argument = spec.head.partition(":")
     backbone_rngs, head_rngs = (nnx.Rngs(key_for(spec.seed, part)) for part in ("backbone", "head"))
     backbone = BACKBONES[spec.backbone.kind](spec.backbone, image_channels, backbone_rngs)

@@ -2,21 +2,21 @@
 
 A head maps a feature map [B, H, W, C] to logits [B, K]. It calls `drop` on the vector that its (first) dense layer
 sees, right before that layer: dropout in training, the identity elsewhere. To add one of your own, write a module
-and register it: `HEADS["mine"] = Mine`.
+and register it: `gapbench.models.register_head`.
 """
-
-from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from gapbench.models.dropout import Drop
+from gapbench.models.registry import nothing, perhaps_relu, register_head
 
 Features = Float[Array, "B H W C"]
 Logits = Float[Array, "B K"]
 
 
+@register_head("flatten", nothing)
 class Flatten(nnx.Module):
     """logits = W vec(x) + b, with (H·W·C + 1)·K parameters: one weight a position, channel and class."""
 
@@ -27,6 +27,7 @@ class Flatten(nnx.Module):
         return self.dense(drop(x.reshape(x.shape[0], -1)))
 
 
+@register_head("gap", nothing)
 class Gap(nnx.Module):
     """logits = W mean_{hw}(x) + b, with (C + 1)·K parameters at every size (Lin et al. 2013, Zhou et al. 2016)."""
 
@@ -37,6 +38,7 @@ class Gap(nnx.Module):
         return self.dense(drop(jnp.mean(x, axis=(1, 2))))
 
 
+@register_head("gap_conv", perhaps_relu)
 class GapConv(nnx.Module):
     """logits = mean_{hw}(V x + c): Network in Network's own head, [B, H, W, K] maps straight into softmax.
 
@@ -55,6 +57,7 @@ class GapConv(nnx.Module):
         return jnp.mean(nnx.relu(maps) if self.relu else maps, axis=(1, 2))
 
 
+@register_head("gmp", nothing)
 class Gmp(nnx.Module):
     """logits = W max_{hw}(x) + b: global max pooling, as many parameters as `gap`."""
 
@@ -63,8 +66,3 @@ class Gmp(nnx.Module):
 
     def __call__(self, x: Features, drop: Drop) -> Logits:
         return self.dense(drop(jnp.max(x, axis=(1, 2))))
-
-
-HeadMaker = Callable[[int, int, int, str, nnx.Rngs], nnx.Module]
-HEADS: dict[str, HeadMaker] = {"flatten": Flatten, "gap": Gap, "gap_conv": GapConv, "gmp": Gmp}
-ARGUMENTS: dict[str, tuple[str, ...]] = {"gap_conv": ("relu",)}  # what may follow the colon, for our own heads
