@@ -99,6 +99,7 @@ class RunSpec(Declaration):
     head: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(:[a-z0-9_.]+)?$")]  # a name in HEADS, or name:argument
     recipe: Recipe
     seed: Seed
+    repeat: Annotated[int, Field(ge=0)] = 0  # the same run again: what then differs, the hardware added
 
     @model_validator(mode="after")
     def _size_fits(self) -> "RunSpec":
@@ -115,18 +116,22 @@ class RunSpec(Declaration):
         """Equal for the specs that one compiled program trains: the rest is its input (`train.Hyper`, keys, images)."""
         dropout = 0.5 if self.recipe.dropout else 0.0  # none at all is another program
         recipe = self.recipe.model_copy(update={"peak_lr": 1.0, "weight_decay": 0.0, "dropout": dropout})
-        return self.model_copy(update={"recipe": recipe, "seed": 0})
+        return self.model_copy(update={"recipe": recipe, "seed": 0, "repeat": 0})
 
     @property
     def run_id(self) -> str:
-        """Reads aloud and ends in a hash of the spec: `mnist5k-20px-plain-gap-s03-1f9a6c2e`."""
+        """Reads aloud and ends in a hash of the spec: `mnist5k-20px-plain-gap-s03-1f9a6c2e`.
+
+        The hash knows nothing of fields at their defaults, so that a field added later moves no identity; a default,
+        once published, must not change.
+        """
         name = f"{self.task.dataset}-{self.task.px}px-{self.backbone.kind}-{self.head}-s{self.seed:02d}"
-        return f"{name.replace(':', '_')}-{digest(self.model_dump())}"
+        return f"{name.replace(':', '_')}-{digest(self.model_dump(exclude_defaults=True))}"
 
     @property
     def pair_id(self) -> str:
         """Equal for the runs that may be compared: same task, backbone and seed (the head and recipe may differ)."""
-        return digest(self.model_dump(exclude={"head", "recipe"}))
+        return digest(self.model_dump(exclude={"head", "recipe", "repeat"}, exclude_defaults=True))
 
     @property
     def row(self) -> dict[str, Any]:
@@ -137,6 +142,7 @@ class RunSpec(Declaration):
             "head": self.head,
             **self.recipe.model_dump(),
             "seed": self.seed,
+            "repeat": self.repeat,
         }
 
 

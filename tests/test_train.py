@@ -148,6 +148,12 @@ def test_a_seed_repeats_bit_for_bit_and_another_differs(head: str, digits: Datas
     assert first.final["test"].loss != other.final["test"].loss
 
 
+def test_a_repeat_of_a_run_has_all_of_its_random_streams_and_on_a_cpu_its_numbers(digits: Dataset) -> None:
+    again = spec_of().model_copy(update={"repeat": 1})
+    assert again.run_id != spec_of().run_id
+    assert digest_of(train_run(again, digits)) == digest_of(train_run(spec_of(), digits))
+
+
 def test_dropout_acts_in_training_and_never_in_evaluation(digits: Dataset) -> None:
     dry, wet = spec_of(dropout=0), spec_of()
     (dry_loss, *_), (wet_loss, *_) = (step_losses(spec, digits)[0] for spec in (dry, wet))
