@@ -130,7 +130,7 @@ def params(
     from rich.console import Console
     from rich.table import Table
 
-    from gapbench.counts import HEAD_COUNTS, Counts, count_backbone, count_head
+    from gapbench.counts import Counts, count_backbone, count_head, listed_heads
 
     for flag, value in (
         ("channels", channels),
@@ -149,7 +149,7 @@ def params(
     title = f"{channels} maps of {feature_px}×{feature_px}, {classes} classes" + (f", net of {spec}" if spec else "")
     table = Table("head", "parameters", "flatten / this", "FLOP an image", "activation bytes", title=title)
     most = (backbone + count_head("flatten", channels, feature_px, classes)).parameters
-    for head in HEAD_COUNTS:
+    for head in listed_heads(feature_px):
         counts = backbone + count_head(head, channels, feature_px, classes)
         ratio = f"{most / counts.parameters:.2f}"
         table.add_row(head, f"{counts.parameters:,}", ratio, f"{counts.flops:,}", f"{counts.activation_bytes:,}")

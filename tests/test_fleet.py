@@ -93,6 +93,14 @@ def test_replicas_are_the_runs_they_would_have_been_alone(together: Crew, alone:
     assert len(losses) == 6  # seeds and hyperparameters differ
 
 
+# Heads with parameters of other shapes than a dense layer's, and products with a constant.
+@pytest.mark.parametrize("head", ["gem", "ladder:3", "flatten_lowrank"])
+def test_replicas_of_other_heads_are_the_runs_they_would_have_been_alone(head: str, digits: Dataset) -> None:
+    specs = specs_of(seeds=[3], head=head)
+    (crew,) = train_fleet(specs, digits)
+    check_alike(crew, [train_run(spec, digits) for spec in specs])
+
+
 def test_one_key_for_all_replicas_is_noticed(
     digits: Dataset, alone: list[Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,10 @@ def gradients(spec: RunSpec) -> dict[str, np.ndarray]:
 )
 def test_every_parameter_receives_a_gradient(head: str, norm: str) -> None:
     sizes = {path: np.abs(leaf).max() for path, leaf in gradients(spec_of(head, norm)).items()}
-    assert len(sizes) == 2 * 2 + 2 + (4 if norm != "none" else 0)  # kernel and bias, and scale and shift of a norm
+    of_head = len(jax.tree.leaves(nnx.state(init_classifier(spec_of(head), 1, CLASSES).head, nnx.Param)))
+    assert len(sizes) == 2 * 2 + of_head + (
+        4 if norm != "none" else 0
+    )  # kernel and bias, and scale and shift of a norm
     for path, size in sizes.items():
         if norm == "batch" and "convs" in path and "bias" in path:
             assert size < 1e-4, path  # the batch mean takes a convolution's bias away again: rounding is left
@@ -164,12 +167,19 @@ def test_the_first_kernels_have_the_spread_that_their_initialisers_promise() -> 
         (spec_of("flaten"), "unknown head 'flaten': did you mean 'flatten'"),
         (spec_of("gap:relu"), "head 'gap:relu': gap takes no argument"),
         (spec_of("gap_conv:rely"), "head 'gap_conv:rely': gap_conv takes only :relu"),
+        (spec_of("ladder"), "head 'ladder': ladder takes :g with a whole g from 1 to H' = 4, the side of this feature"),
+        (spec_of("ladder:5"), "head 'ladder:5': ladder takes :g with a whole g from 1 to H' = 4"),
+        (spec_of("ladder_tiled:0"), "head 'ladder_tiled:0': ladder_tiled takes :g"),
+        (spec_of("ladder:02"), "head 'ladder:02': ladder takes :g"),  # one name for one head
+        (spec_of("flatten_conv:gelu"), "head 'flatten_conv:gelu': flatten_conv takes only :relu"),
         (spec_of().model_copy(update={"backbone": Backbone(kind="plian")}), "unknown backbone 'plian': did you mean"),
     ],
 )
 def test_an_unknown_name_or_argument_is_refused_before_a_net_is_built(spec: RunSpec, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        check_names(spec)
+    for refuse in (check_names, lambda spec: init_classifier(spec, 1, CLASSES)):
+        with pytest.raises(UserError, match=message) as raised:
+            refuse(spec)
+        assert "\n" not in str(raised.value)
 
 
 def test_known_heads_are_accepted_and_a_head_of_one_s_own_may_take_any_argument(monkeypatch: Any) -> None:

@@ -79,7 +79,7 @@ def test_the_initial_backbones_of_a_pair_are_equal_bit_for_bit_and_those_of_two_
         return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
     reference = backbone("flatten", 0)
-    for head in ("gap", "gap_conv", "gmp"):
+    for head in ("gap", "gap_conv", "gmp", "gap_mlp", "ladder_tiled:3", "flatten_lowrank"):
         for ours, theirs in zip(backbone(head, 0), reference, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     kernels = [(a, b) for a, b in zip(backbone("flatten", 1), reference, strict=True) if a.ndim == 4]

@@ -45,8 +45,10 @@ def check_names(spec: RunSpec) -> None:
     choose("backbone", spec.backbone.kind, BACKBONES)
     name, _, argument = spec.head.partition(":")
     choose("head", name, HEADS)
-    if wrong := ARGUMENTS.get(name, anything)(argument, spec.backbone.feature_px(spec.task.px)):
-        raise UserError(f"head {spec.head!r}: {name} {wrong}")
+    try:
+        ARGUMENTS.get(name, anything)(argument, spec.backbone.feature_px(spec.task.px))
+    except ValueError as error:
+        raise UserError(f"head {spec.head!r}: {name} {error}") from error
 
 
 def init_classifier(spec: RunSpec, image_channels: int, classes: int) -> Classifier:

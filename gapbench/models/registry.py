@@ -13,23 +13,24 @@ from gapbench.spec import Backbone, UserError
 
 HeadMaker = Callable[[int, int, int, str, nnx.Rngs], nnx.Module]  # from C, H', K, what follows the colon, and a stream
 BackboneMaker = Callable[[Backbone, int, nnx.Rngs], nnx.Module]  # from its spec, the images' channels, and a stream
-Rule = Callable[[str, int], str]  # of what follows a head's colon, and H': what the head takes instead, or nothing
+Rule = Callable[[str, int], object]  # of what follows a head's colon, and H'; raises ValueError: what the head takes
 MakerT = TypeVar("MakerT", bound=Callable[..., nnx.Module])
 
 
-def anything(argument: str, feature_px: int) -> str:
+def anything(argument: str, feature_px: int) -> None:
     """A head of one's own looks at its argument itself."""
-    return ""
 
 
-def nothing(argument: str, feature_px: int) -> str:
+def nothing(argument: str, feature_px: int) -> None:
     """`gap`, never `gap:x`."""
-    return "takes no argument" if argument else ""
+    if argument:
+        raise ValueError("takes no argument")
 
 
-def perhaps_relu(argument: str, feature_px: int) -> str:
+def perhaps_relu(argument: str, feature_px: int) -> None:
     """`gap_conv`, or `gap_conv:relu`."""
-    return "" if argument in ("", "relu") else "takes only :relu"
+    if argument not in ("", "relu"):
+        raise ValueError("takes only :relu")
 
 
 HEADS: dict[str, HeadMaker] = {}
