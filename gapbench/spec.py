@@ -72,6 +72,9 @@ class Recipe(Declaration):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # on kernels alone; decoupled for adamw, L2 for sgd
+    head_lr: Annotated[float, Field(gt=0)] = 1.0  # a factor on the head's learning rate
+    head_weight_decay: Annotated[float, Field(ge=0)] | None = None  # of the head's kernels; None: weight_decay
+    augment: Literal["none", "shift"] = "none"  # shift: each image by up to 2 px each way, in every step anew
     dropout: Fraction = 0.0  # on the vector that the head's dense layer sees: of gap, the averaged one, not the map
     precision: Precision = "float32"  # of activations and products; parameters stay float32
 
@@ -115,7 +118,8 @@ class RunSpec(Declaration):
     def program(self) -> "RunSpec":
         """Equal for the specs that one compiled program trains: the rest is its input (`train.Hyper`, keys, images)."""
         dropout = 0.5 if self.recipe.dropout else 0.0  # none at all is another program
-        recipe = self.recipe.model_copy(update={"peak_lr": 1.0, "weight_decay": 0.0, "dropout": dropout})
+        inputs = {"peak_lr": 1.0, "weight_decay": 0.0, "head_weight_decay": None, "dropout": dropout}
+        recipe = self.recipe.model_copy(update=inputs)
         return self.model_copy(update={"recipe": recipe, "seed": 0, "repeat": 0})
 
     @property
