@@ -128,9 +128,9 @@ def params(
         image_channels: Of the input, with --spec.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from gapbench.counts import HEAD_COUNTS, Counts, count_backbone, count_head
+    from gapbench.counts import Counts, count_backbone, count_head, listed_heads
 
     for flag, value in (
         ("channels", channels),
@@ -147,9 +147,11 @@ def params(
         channels, feature_px = run_spec.backbone.channels, run_spec.backbone.feature_px(run_spec.task.px)
         backbone = count_backbone(run_spec, image_channels)
     title = f"{channels} maps of {feature_px}×{feature_px}, {classes} classes" + (f", net of {spec}" if spec else "")
-    table = Table("head", "parameters", "flatten / this", "FLOP an image", "activation bytes", title=title)
+    table = Table(
+        Column("head", no_wrap=True), "parameters", "flatten / this", "FLOP an image", "activation bytes", title=title
+    )
     most = (backbone + count_head("flatten", channels, feature_px, classes)).parameters
-    for head in HEAD_COUNTS:
+    for head in listed_heads(feature_px):
         counts = backbone + count_head(head, channels, feature_px, classes)
         ratio = f"{most / counts.parameters:.2f}"
         table.add_row(head, f"{counts.parameters:,}", ratio, f"{counts.flops:,}", f"{counts.activation_bytes:,}")

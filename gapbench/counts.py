@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gapbench.spec import Backbone, Recipe, RunSpec, choose
+from gapbench.spec import Backbone, Recipe, RunSpec, UserError, choose
 
 FLOAT_BYTES = 4  # parameters, moments and activations are float32
 
@@ -20,38 +20,127 @@ class Counts(NamedTuple):
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def count_flatten(channels: int, feature_px: int, classes: int) -> Counts:
+def ladder_grid(argument: str, feature_px: int) -> int:
+    """g of `ladder:g`; raises ValueError unless 1 <= g <= H'."""
+    if argument not in map(str, range(1, feature_px + 1)):
+        raise ValueError(f"takes :g with a whole g from 1 to H' = {feature_px}, the side of this feature map")
+    return int(argument)
+
+
+def lowrank_rank(channels: int, feature_px: int, classes: int) -> int:
+    """r of `flatten_lowrank`: r·(2H' + C + K) + K is nearest to the (C + 1)·K of gap; at least 1."""
+    return max(1, round(channels * classes / (2 * feature_px + channels + classes)))
+
+
+def mlp_hidden(channels: int, feature_px: int, classes: int) -> int:
+    """h of `gap_mlp`: h·(C + 1) + (h + 1)·K is nearest to the (H'·W'·C + 1)·K of flatten; at least 1."""
+    return max(1, round(feature_px**2 * channels * classes / (channels + 1 + classes)))
+
+
+def count_flatten(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
     """(H·W·C + 1)·K parameters."""
     inputs = feature_px**2 * channels
     return Counts((inputs + 1) * classes, 2 * inputs * classes, FLOAT_BYTES * classes)
 
 
-def count_gap(channels: int, feature_px: int, classes: int) -> Counts:
+def count_gap(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
     """(C + 1)·K parameters at every input size; the average adds H·W·C numbers."""
     flops = feature_px**2 * channels + 2 * channels * classes
     return Counts((channels + 1) * classes, flops, FLOAT_BYTES * (channels + classes))
 
 
-def count_gap_conv(channels: int, feature_px: int, classes: int) -> Counts:
+def count_ladder(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
+    """(g²·C + 1)·K parameters; bins that share positions cost two products with the g×H' matrix of their shares."""
+    grid = ladder_grid(argument, feature_px)
+    if grid == feature_px:
+        return count_flatten(channels, feature_px, classes, "")
+    pool = (
+        feature_px**2 * channels if feature_px % grid == 0 else 2 * (feature_px + grid) * grid * feature_px * channels
+    )
+    bins = grid**2 * channels
+    return Counts((bins + 1) * classes, pool + 2 * bins * classes, FLOAT_BYTES * (bins + classes))
+
+
+def count_gap_conv(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
     """(C + 1)·K parameters, applied at every position."""
     maps = feature_px**2 * classes
     return Counts((channels + 1) * classes, 2 * channels * maps + maps, FLOAT_BYTES * (maps + classes))
 
 
+def count_flatten_conv(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
+    """(C + 1)·K parameters, applied at every position, and (H·W·K + 1)·K."""
+    maps = feature_px**2 * classes
+    parameters = (channels + 1) * classes + (maps + 1) * classes
+    return Counts(parameters, 2 * channels * maps + 2 * maps * classes, FLOAT_BYTES * (maps + classes))
+
+
+def count_flatten_lowrank(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
+    """r·(2H' + C + K) + K parameters: r maps, each summed under its own weights of rows and columns."""
+    rank = lowrank_rank(channels, feature_px, classes)
+    maps = feature_px**2 * rank
+    flops = 2 * channels * maps + 3 * maps + 2 * rank * classes
+    parameters = rank * (2 * feature_px + channels + classes) + classes
+    return Counts(parameters, flops, FLOAT_BYTES * (maps + rank + classes))
+
+
+def count_gap_mlp(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
+    """h·(C + 1) + (h + 1)·K parameters."""
+    hidden = mlp_hidden(channels, feature_px, classes)
+    flops = feature_px**2 * channels + 2 * (channels + classes) * hidden
+    parameters = (channels + 1) * hidden + (hidden + 1) * classes
+    return Counts(parameters, flops, FLOAT_BYTES * (channels + hidden + classes))
+
+
+def count_gem(channels: int, feature_px: int, classes: int, argument: str) -> Counts:
+    """One parameter more than gap, the exponent; the powers, counted as nothing, are kept."""
+    kept = Counts(1, 0, FLOAT_BYTES * feature_px**2 * channels)
+    return count_gap(channels, feature_px, classes, "") + kept
+
+
 # A head of your own that should appear in the parameter table needs its closed form here, under the same name.
-HEAD_COUNTS: dict[str, Callable[[int, int, int], Counts]] = {
+HEAD_COUNTS: dict[str, Callable[[int, int, int, str], Counts]] = {
     "flatten": count_flatten,
     "gap": count_gap,
     "gap_conv": count_gap_conv,
     "gmp": count_gap,
+    "gem": count_gem,
+    "ladder": count_ladder,
+    "ladder_tiled": count_ladder,
+    "flatten_tiled": count_flatten,
+    "flatten_lowrank": count_flatten_lowrank,
+    "flatten_conv": count_flatten_conv,
+    "gap_mlp": count_gap_mlp,
 }
+MATCHED = {"flatten_lowrank": "gap", "gap_mlp": "flatten"}  # heads with about as many parameters as another
 
 
 def count_head(head: str, channels: int, feature_px: int, classes: int) -> Counts:
-    """Counts of a head on a C×H'×H' feature map with K classes; raises UserError for a head without closed form."""
-    name = head.partition(":")[0]
+    """Counts of a head on a C×H'×H' feature map with K classes.
+
+    Raises:
+      UserError: a head without closed form, or an argument that does not fit the map.
+    """
+    name, _, argument = head.partition(":")
     choose("head", name, HEAD_COUNTS)
-    return HEAD_COUNTS[name](channels, feature_px, classes)
+    try:
+        return HEAD_COUNTS[name](channels, feature_px, classes, argument)
+    except ValueError as error:
+        raise UserError(f"head {head!r}: {name} {error}") from error
+
+
+def listed_heads(feature_px: int) -> list[str]:
+    """Every head with a closed form, a ladder at its second rung."""
+    return [f"{head}:{min(2, feature_px)}" if head.startswith("ladder") else head for head in HEAD_COUNTS]
+
+
+def match_error(head: str, channels: int, feature_px: int, classes: int) -> float:
+    """Parameters of a matched head over those of the head that it is matched to, minus 1.
+
+    Raises UserError for a head that is matched to none.
+    """
+    choose("matched head", head, MATCHED)
+    ours, theirs = (count_head(name, channels, feature_px, classes).parameters for name in (head, MATCHED[head]))
+    return ours / theirs - 1
 
 
 class Layer(NamedTuple):

@@ -105,7 +105,9 @@ def train_fleet(
     caller asks for the next one: write the records before that.
     """
     if len({spec.program for spec in specs}) != 1:
-        raise ValueError("a fleet is one program: its specs may differ in seed, peak_lr, weight_decay and dropout rate")
+        raise ValueError(
+            "a fleet is one program: its specs may differ in seed, peak_lr, weight decays and dropout rate"
+        )
     devices = devices or jax.devices()
     told, mesh = least_left(devices), make_mesh(devices)
     free = free_bytes if free_bytes is not None else told and int(HEADROOM * told)

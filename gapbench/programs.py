@@ -11,12 +11,11 @@ import numpy as np
 from flax import nnx
 
 from gapbench.grids import Cell
-from gapbench.keys import key_for
 from gapbench.memory import memory_fields
 from gapbench.models.classifier import normalise
 from gapbench.spec import RunSpec
 from gapbench.stopwatch import Timed, no_compile_cache
-from gapbench.train import Constants, init_state, make_hyper, train_step
+from gapbench.train import Constants, init_state, make_constants, train_step
 
 STEPS_PER_CALL = 8  # of a fleet's training on an accelerator, scanned so that the dispatch of each does not show
 
@@ -54,7 +53,7 @@ def make_program(spec: RunSpec, cell: Cell, shape: Shape) -> tuple[Callable[...,
     images = jnp.asarray(rng.integers(0, 256, (cell.batch, cell.px, cell.px, channels), dtype=np.uint8))
     labels = jnp.asarray(rng.integers(0, classes, cell.batch, dtype=np.int32))
     moments = (jnp.full(channels, 0.5), jnp.full(channels, 0.29))  # of uniform pixels
-    constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
+    constants = make_constants(spec, moments)
 
     def infer(variables: Any, images: jax.Array, labels: jax.Array, constants: Constants) -> Any:
         return nnx.merge(graph, *variables)(normalise(images, constants.moments), train=False)

@@ -83,7 +83,7 @@ class Record(Declaration):
     curve: Curve = Curve()
     gradients: Gradients = Gradients()
     final: dict[Literal["train", "val", "test"], Final] = {}  # empty unless the status is ok
-    pairing: dict[str, str] = {}  # hashes of data, subset, initial backbone and batch order
+    pairing: dict[str, str] = {}  # hashes of data, subset, initial backbone, batch order and augmentation
     parameters: dict[str, int] = {}  # of the backbone and of the head, counted on the built net
     image_channels: int = 0  # of the data set; 0 where the run failed before it was read
     classes: int = 0
@@ -262,22 +262,18 @@ def load_folder(folder: Path) -> tuple[Experiment, list[Record]]:
 
 
 def check_pairs(records: Iterable[Record]) -> None:
-    """Refuse to join runs of one pair that did not share data, subset, initial backbone and batch order.
+    """Refuse to join runs of one pair that did not share data, subset, initial backbone, batch order and augmentation.
 
     Raises:
       UserError: naming the two records and the hash that differs.
     """
-    first: dict[str, Record] = {}
+    first: dict[tuple[str, str], Record] = {}  # with this hash, by pair: one that failed early, for instance, has none
     for record in records:
-        other = first.setdefault(record.pair_id, record)
         if record.pair_id != record.spec.pair_id:
             raise UserError(f"{record.run_id}: pair_id does not belong to its spec")
-        if record.pairing and not other.pairing:
-            first[record.pair_id] = record  # a run that failed before it started has nothing to compare
-        elif record.pairing:
-            unequal = [name for name in other.pairing if other.pairing[name] != record.pairing.get(name)]
-            if unequal:
-                raise UserError(
-                    f"{other.run_id} and {record.run_id} are no pair: {', '.join(unequal)} differ;"
-                    " delete both and run again with one version of the code and data"
-                )
+        others = {name: first.setdefault((record.pair_id, name), record) for name in record.pairing}
+        if unequal := [name for name, other in others.items() if other.pairing[name] != record.pairing[name]]:
+            raise UserError(
+                f"{others[unequal[0]].run_id} and {record.run_id} are no pair: {', '.join(unequal)} differ;"
+                " delete both and run again with one version of the code and data"
+            )

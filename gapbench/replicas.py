@@ -40,7 +40,7 @@ class Inputs(NamedTuple):
     """What one replica does not change."""
 
     order: Int32[Array, "T B"]  # of each step's images in the resident ones
-    constants: Constants  # its key as plain words, which stack and shard like the rest
+    constants: Constants  # its keys as plain words, which stack and shard like the rest
     chunks: Int32[Array, "N E"]  # of the images evaluated at once; a split's last chunk is padded
     counts: Bool[Array, "N E"]  # False on padding
 
@@ -96,7 +96,7 @@ def advance(
 ) -> tuple[TrainState, Int[Array, ""], Sums]:
     """Train one replica for steps first to last, then evaluate chunks first to last; either range may be empty."""
     images, labels = resident
-    constants = inputs.constants._replace(key=jax.random.wrap_key_data(inputs.constants.key))
+    constants = inputs.constants._replace(keys=jax.tree.map(jax.random.wrap_key_data, inputs.constants.keys))
 
     def train_one(i: Int[Array, ""], carry: tuple[TrainState, Array, Array]) -> tuple[TrainState, Array, Array]:
         state, lost, first = carry
@@ -120,7 +120,7 @@ def enlist(spec: RunSpec, dataset: Dataset) -> Replica:
     """The run that `train_run` would train, its images named by their place in the resident data."""
     start = start_run(spec, dataset)
     order = start.splits.train.places[start.order].astype(np.int32)
-    constants = start.constants._replace(key=jax.random.key_data(start.constants.key))
+    constants = start.constants._replace(keys=jax.tree.map(jax.random.key_data, start.constants.keys))
     chunks, counts, curve, whole = chunk_splits(start.splits, len(dataset.train_labels))
     inputs = Inputs(jnp.asarray(order), constants, jnp.asarray(chunks), jnp.asarray(counts))
     return Replica(start.graph, start.state, inputs, curve, whole, start.pairing, start.parameters)

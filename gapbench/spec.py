@@ -41,7 +41,7 @@ class Task(Declaration):
 class Backbone(Declaration):
     """The convolutional stages both heads share."""
 
-    kind: str = "plain"  # a name in gapbench.models.backbones.BACKBONES
+    kind: str = "plain"  # a name in gapbench.models.registry.BACKBONES
     width: PositiveInt = 16  # channels of the first stage; doubled at each further stage
     stages: PositiveInt = 2  # two 3×3 convolutions and a 2×2 max pool each
     norm: Literal["none", "batch", "group"] = "none"
@@ -71,7 +71,10 @@ class Recipe(Declaration):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from zero
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # on kernels alone; decoupled for adamw, L2 for sgd
-    dropout: Fraction = 0.0  # on the features, before the head
+    head_lr: Annotated[float, Field(gt=0)] = 1.0  # a factor on the head's learning rate
+    head_weight_decay: Annotated[float, Field(ge=0)] | None = None  # of the head's kernels; None: weight_decay
+    augment: Literal["none", "shift"] = "none"  # shift: each image by up to 2 px each way, in every step anew
+    dropout: Fraction = 0.0  # on the vector that the head's dense layer sees: of gap, the averaged one, not the map
     precision: Precision = "float32"  # of activations and products; parameters stay float32
 
     @model_validator(mode="after")
@@ -90,7 +93,10 @@ class Recipe(Declaration):
         return (*map(round, grid), self.steps)
 
 
-ARM_FIELDS = ("dropout",)  # of a recipe: what it does to the head alone, and so part of what is compared
+ARM_FIELDS = (
+    "dropout",
+    "head_weight_decay",
+)  # of a recipe: what it does to the head alone, and so part of what is compared
 
 
 class RunSpec(Declaration):
@@ -101,6 +107,7 @@ class RunSpec(Declaration):
     head: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(:[a-z0-9_.]+)?$")]  # a name in HEADS, or name:argument
     recipe: Recipe
     seed: Seed
+    repeat: Annotated[int, Field(ge=0)] = 0  # the same run again: what then differs, the hardware added
 
     @model_validator(mode="after")
     def _size_fits(self) -> "RunSpec":
@@ -116,14 +123,16 @@ class RunSpec(Declaration):
     def program(self) -> "RunSpec":
         """Equal for the specs that one compiled program trains: the rest is its input (`train.Hyper`, keys, images)."""
         dropout = 0.5 if self.recipe.dropout else 0.0  # none at all is another program
-        recipe = self.recipe.model_copy(update={"peak_lr": 1.0, "weight_decay": 0.0, "dropout": dropout})
-        return self.model_copy(update={"recipe": recipe, "seed": 0})
+        inputs = {"peak_lr": 1.0, "weight_decay": 0.0, "head_weight_decay": None, "dropout": dropout}
+        recipe = self.recipe.model_copy(update=inputs)
+        return self.model_copy(update={"recipe": recipe, "seed": 0, "repeat": 0})
 
     @property
     def run_id(self) -> str:
         """Reads aloud and ends in a hash of the spec: `mnist5k-20px-plain-gap-s03-1f9a6c2e`.
 
-        Fields at their default are left out of the hash, so that a new field leaves the old runs their names.
+        The hash knows nothing of fields at their defaults, so that a field added later moves no identity; a default,
+        once published, must not change.
         """
         name = f"{self.task.dataset}-{self.task.px}px-{self.backbone.kind}-{self.head}-s{self.seed:02d}"
         return f"{name.replace(':', '_')}-{digest(self.model_dump(exclude_defaults=True))}"
@@ -131,25 +140,29 @@ class RunSpec(Declaration):
     @property
     def pair_id(self) -> str:
         """Equal for the runs that may be compared: same task, backbone and seed (the head and recipe may differ)."""
-        return digest(self.model_dump(exclude={"head", "recipe"}, exclude_defaults=True))
+        return digest(self.model_dump(exclude={"head", "recipe", "repeat"}, exclude_defaults=True))
 
     @property
     def arm(self) -> str:
         """What is compared in a cell: the head, and what the recipe does to it alone: `gap, dropout 0.5`."""
         recipe = self.recipe
-        parts = [f"dropout {recipe.dropout:g}" if recipe.dropout else ""]
+        parts = [
+            f"dropout {recipe.dropout:g}" if recipe.dropout else "",
+            "" if recipe.head_weight_decay is None else f"head decay {recipe.head_weight_decay:g}",
+            "again" if self.repeat else "",
+        ]
         return ", ".join(filter(None, (self.head, *parts)))
 
     @property
     def cell_key(self) -> "RunSpec":
         """Equal for the runs that the shared regime compares: everything but the arm and the seed."""
         recipe = self.with_recipe(**{name: Recipe.model_fields[name].default for name in ARM_FIELDS})
-        return recipe.model_copy(update={"head": "any", "seed": 0})
+        return recipe.model_copy(update={"head": "any", "seed": 0, "repeat": 0})
 
     @property
     def cell_row(self) -> dict[str, Any]:
-        """The row without the arm and the seed."""
-        return {name: value for name, value in self.row.items() if name not in ("head", "seed", *ARM_FIELDS)}
+        """The row without what makes the arm, and without the seed."""
+        return {name: value for name, value in self.row.items() if name not in ("head", "seed", "repeat", *ARM_FIELDS)}
 
     def with_recipe(self, **changes: Any) -> "RunSpec":
         """The same run with another recipe."""
@@ -164,6 +177,7 @@ class RunSpec(Declaration):
             "head": self.head,
             **self.recipe.model_dump(),
             "seed": self.seed,
+            "repeat": self.repeat,
         }
 
 

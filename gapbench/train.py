@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
+from gapbench.augmentation import AUGMENTATIONS
 from gapbench.data import Dataset, Split, batches, split
 from gapbench.data.splits import Splits
 from gapbench.evaluate import BATCH, Score, count_batch, evaluate
@@ -45,20 +46,35 @@ class Hyper(NamedTuple):
 
     peak_lr: Float[Array, ""]
     weight_decay: Float[Array, ""]
+    head_weight_decay: Float[Array, ""]
     dropout: Float[Array, ""]  # without effect in a program without dropout
+
+
+class Keys(NamedTuple):
+    """Of the streams that a step draws from, each folded with its number; a program has none that it does not use."""
+
+    augment: jax.Array
+    dropout: jax.Array
 
 
 class Constants(NamedTuple):
     """What all steps of one run share, beside its images."""
 
     moments: Moments
-    key: jax.Array  # of the dropout
+    keys: Keys
     hyper: Hyper
 
 
 def make_hyper(recipe: Recipe) -> Hyper:
     """The recipe's own values."""
-    return Hyper(*(jnp.asarray(getattr(recipe, name), jnp.float32) for name in Hyper._fields))
+    head_decay = recipe.weight_decay if recipe.head_weight_decay is None else recipe.head_weight_decay
+    values = (recipe.peak_lr, recipe.weight_decay, head_decay, recipe.dropout)
+    return Hyper(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def make_constants(spec: RunSpec, moments: Moments) -> Constants:
+    """What a spec decides of them, and the moments of its training images."""
+    return Constants(moments, Keys(*(key_for(spec.seed, name) for name in Keys._fields)), make_hyper(spec.recipe))
 
 
 def make_schedule(recipe: Recipe) -> optax.Schedule:
@@ -72,20 +88,33 @@ def make_schedule(recipe: Recipe) -> optax.Schedule:
 
 
 def make_optimizer(recipe: Recipe, hyper: Hyper) -> optax.GradientTransformation:
-    """AdamW, or SGD with Nesterov momentum 0.9 and L2; weight decay acts on kernels alone."""
+    """AdamW, or SGD with Nesterov momentum 0.9 and L2; weight decay acts on kernels alone.
 
-    def kernels(params: Any) -> Any:
-        return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+    `head_lr` scales the head's whole update, the decay of AdamW included, as a learning rate of its own would.
+    """
+
+    def in_head(path: Any) -> bool:
+        return bool(path[0].key == "head")
+
+    def decay(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        rate = hyper.head_weight_decay if in_head(path) else hyper.weight_decay
+        return update + rate * param if param.ndim > 1 else update
+
+    def scale_head(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        return recipe.head_lr * update if in_head(path) else update
 
     def schedule(step: Int[Array, ""]) -> Float[Array, ""]:
         return hyper.peak_lr * fraction(step)
 
     fraction = make_schedule(recipe)
-    if recipe.optimizer == "adamw":
-        return optax.adamw(schedule, weight_decay=hyper.weight_decay, mask=kernels)
-    return optax.chain(
-        optax.add_decayed_weights(hyper.weight_decay, mask=kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
+    decayed, scaled = (
+        optax.stateless(functools.partial(jax.tree_util.tree_map_with_path, change)) for change in (decay, scale_head)
     )
+    steps = {
+        "adamw": [optax.scale_by_adam(), decayed, optax.scale_by_learning_rate(schedule)],
+        "sgd": [decayed, optax.sgd(schedule, momentum=0.9, nesterov=True)],
+    }[recipe.optimizer]
+    return optax.chain(*steps, *([scaled] if recipe.head_lr != 1 else []))
 
 
 def train_step(
@@ -97,11 +126,13 @@ def train_step(
     constants: Constants,
 ) -> tuple[TrainState, Pulse]:
     """One update on one batch."""
-    moments, key, hyper = constants
+    moments, keys, hyper = constants
+    if recipe.augment != "none":
+        images = AUGMENTATIONS[recipe.augment](images, jax.random.fold_in(keys.augment, state.step))
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
         model = nnx.merge(graph, params, state.stats, copy=True)  # batch norm may then update its own
-        dropout = (hyper.dropout, jax.random.fold_in(key, state.step)) if recipe.dropout else None
+        dropout = (hyper.dropout, jax.random.fold_in(keys.dropout, state.step)) if recipe.dropout else None
         logits = model(normalise(images, moments), train=True, dropout=dropout)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Param))
@@ -136,7 +167,7 @@ def compile_program(shape: RunSpec, image_channels: int, classes: int) -> Progra
     start = time.perf_counter()
     graph, state = init_state(shape, image_channels, classes)
     px, moments = shape.task.px, (jnp.zeros(image_channels), jnp.ones(image_channels))
-    constants = Constants(moments, jax.random.key(0), make_hyper(shape.recipe))
+    constants = make_constants(shape, moments)
 
     def batch_of(n: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         return (
@@ -177,8 +208,9 @@ def start_run(spec: RunSpec, dataset: Dataset) -> Start:
         "backbone": hash_arrays(parts["backbone"]),
         "order": hash_arrays(order),
     }
-    moments = (jnp.asarray(splits.mean), jnp.asarray(splits.std))
-    constants = Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
+    constants = make_constants(spec, (jnp.asarray(splits.mean), jnp.asarray(splits.std)))
+    if spec.recipe.augment != "none":
+        pairing["augment"] = hash_arrays(jax.random.key_data(constants.keys.augment))
     return Start(graph, splits, order, state, constants, pairing, parameters)
 
 

@@ -16,11 +16,10 @@ import numpy as np
 from cell import Cell, Train
 
 from gapbench import throughput
-from gapbench.keys import key_for
 from gapbench.peaks import measure_peaks
 from gapbench.spec import RunSpec
 from gapbench.stopwatch import Timed
-from gapbench.train import Constants, Program, TrainState, compile_program, init_state, make_hyper
+from gapbench.train import Constants, Program, TrainState, compile_program, init_state, make_constants
 from gapbench.weights import import_weights
 
 PACKAGES = ("flax", "jax", "optax")
@@ -37,7 +36,7 @@ def start(cell: Cell) -> tuple[Program, TrainState, Constants]:
     spec = RunSpec(**cell.spec)
     program = compile_program(spec.program, cell.images.shape[-1], cell.classes)
     moments = (jnp.asarray(cell.mean), jnp.asarray(cell.std))
-    return program, init_from(cell, spec), Constants(moments, key_for(spec.seed, "dropout"), make_hyper(spec.recipe))
+    return program, init_from(cell, spec), make_constants(spec, moments)
 
 
 def load(cells: list[Cell]) -> Train:

@@ -2,19 +2,30 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
 from flax import nnx
 
-from gapbench.counts import HEAD_COUNTS, count_backbone, count_head, count_spec_head, optimizer_bytes
+from gapbench.counts import (
+    HEAD_COUNTS,
+    count_backbone,
+    count_head,
+    count_spec_head,
+    listed_heads,
+    match_error,
+    optimizer_bytes,
+)
 from gapbench.models.classifier import init_classifier
-from gapbench.models.heads import ARGUMENTS, HEADS
+from gapbench.models.registry import HEADS
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 from gapbench.train import make_hyper, make_optimizer
 
+sys.path.insert(0, str(Path(__file__).parent))
+from heads_at_hand import EVERY_HEAD, OURS
+
 CLASSES = 10
-EVERY_HEAD = [*HEADS, *(f"{name}:{argument}" for name, known in ARGUMENTS.items() for argument in known)]
 
 
 def spec_of(
@@ -60,10 +71,44 @@ def test_the_parameters_of_gap_do_not_depend_on_the_input_size_and_those_of_flat
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
 @pytest.mark.parametrize("head", EVERY_HEAD)
 def test_the_closed_form_is_the_number_of_parameters_of_the_built_net(head: str, norm: str, padding: str) -> None:
-    spec = spec_of(head, px=19, norm=norm, padding=padding, stages=2)  # odd, and odd again after a stage
+    spec = spec_of(head, px=27, norm=norm, padding=padding, stages=2)  # odd, and odd again after a stage
     built = built_sizes(spec, image_channels=3)
     assert count_spec_head(spec, CLASSES).parameters == built["head"]
     assert count_backbone(spec, image_channels=3).parameters == built["backbone"]
+
+
+@pytest.mark.parametrize("head", [*EVERY_HEAD, "ladder:1", "ladder:4", "ladder_tiled:4"])
+@pytest.mark.parametrize(("channels", "feature_px", "classes"), [(3, 4, 2), (32, 7, 10), (5, 10, 100), (64, 6, 3)])
+def test_the_closed_form_is_the_number_of_parameters_of_the_built_head(
+    head: str, channels: int, feature_px: int, classes: int
+) -> None:
+    name, _, argument = head.partition(":")
+    shapes = nnx.eval_shape(
+        lambda: nnx.state(HEADS[name](channels, feature_px, classes, argument, nnx.Rngs(0)), nnx.Param)
+    )
+    built = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert count_head(head, channels, feature_px, classes).parameters == built
+
+
+@pytest.mark.parametrize(("channels", "feature_px", "classes"), [(32, 7, 10), (16, 14, 10), (4, 1, 2), (2, 30, 2)])
+def test_matched_heads_have_the_size_whose_parameters_are_nearest(channels: int, feature_px: int, classes: int) -> None:
+    gap, flatten = (channels + 1) * classes, (feature_px**2 * channels + 1) * classes
+    lowrank = {r: r * (2 * feature_px + channels + classes) + classes for r in range(1, 1000)}
+    mlp = {h: h * (channels + 1) + (h + 1) * classes for h in range(1, 10_000)}
+    for head, sizes, target in (("flatten_lowrank", lowrank, gap), ("gap_mlp", mlp, flatten)):
+        ours = count_head(head, channels, feature_px, classes).parameters
+        assert ours in sizes.values()
+        assert abs(ours - target) == min(abs(size - target) for size in sizes.values())
+        assert match_error(head, channels, feature_px, classes) == ours / target - 1
+
+
+def test_the_match_error_by_hand() -> None:
+    # C = 32, H' = 7, K = 10: r = 320 / (14 + 32 + 10) = 5.7 -> 6, so 6·56 + 10 = 346 for gap's 330
+    assert match_error("flatten_lowrank", 32, 7, 10) == pytest.approx(16 / 330, rel=1e-12)
+    # h = 49·320 / 43 = 364.7 -> 365, so 365·33 + 366·10 = 15,705 for flatten's 15,690
+    assert match_error("gap_mlp", 32, 7, 10) == pytest.approx(15 / 15_690, rel=1e-9)
+    with pytest.raises(UserError, match="unknown matched head 'gap'"):
+        match_error("gap", 32, 7, 10)
 
 
 def test_the_built_backbone_makes_the_feature_map_that_the_counts_assume() -> None:
@@ -96,10 +141,27 @@ def test_the_arithmetic_of_each_head_by_hand() -> None:
         9 * (2 * 4 * 10) + 90,
     )  # the dense layer nine times, 90 additions
     assert count_head("gmp", 4, 3, 10)[:2] == (50, 36 + 2 * 4 * 10)  # 36 comparisons
+    assert count_head("gem", 4, 3, 10)[:2] == (51, 36 + 2 * 4 * 10)  # and the exponent
+    # r = 40 / (6 + 4 + 10) = 2: two maps of 9, each position times its weight (itself a product) and added
+    assert count_head("flatten_lowrank", 4, 3, 10)[:2] == (2 * 20 + 10, 9 * (2 * 4 * 2) + 3 * 18 + 2 * 2 * 10)
+    # h = 360 / 15 = 24
+    assert count_head("gap_mlp", 4, 3, 10)[:2] == (24 * 5 + 25 * 10, 36 + 2 * 4 * 24 + 2 * 24 * 10)
+    # the dense layer nine times, and another of 9·10 inputs
+    assert count_head("flatten_conv", 4, 3, 10)[:2] == (50 + 91 * 10, 9 * (2 * 4 * 10) + 2 * 90 * 10)
+    # 2×2 bins of 1.5 positions: products with a 2×3 matrix, over 12 columns of 4 channels, then over 2·4 rows
+    assert count_head("ladder:2", 4, 3, 10)[:2] == (17 * 10, 2 * 2 * 3 * 12 + 2 * 2 * 3 * 8 + 2 * 16 * 10)
+    assert count_head("ladder:1", 4, 3, 10) == count_head("gap", 4, 3, 10)
+    assert count_head("ladder:3", 4, 3, 10) == count_head("flatten", 4, 3, 10) == count_head("flatten_tiled", 4, 3, 10)
+    assert count_head("ladder:2", 4, 4, 10).flops == 64 + 2 * 16 * 10  # whole positions: 64 additions
 
 
 def test_every_built_in_head_has_a_closed_form_and_another_is_refused_with_the_nearest() -> None:
-    assert set(HEAD_COUNTS) == set(HEADS)
+    assert set(HEAD_COUNTS) == OURS
+    assert {head.partition(":")[0] for head in listed_heads(3)} == OURS
+    for feature_px in (1, 3):
+        assert all(count_head(head, 4, feature_px, 10).parameters > 0 for head in listed_heads(feature_px))
+    with pytest.raises(UserError, match="head 'ladder:4': ladder takes :g with a whole g from 1 to H' = 3"):
+        count_head("ladder:4", 4, 3, 10)
     with pytest.raises(UserError, match="unknown head 'flaten': did you mean 'flatten'"):
         count_head("flaten", 4, 3, 10)
     deep = spec_of().model_copy(update={"backbone": Backbone(kind="plane")})

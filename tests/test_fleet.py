@@ -95,14 +95,32 @@ def test_replicas_are_the_runs_they_would_have_been_alone(together: Crew, alone:
     assert len(losses) == 6  # seeds and hyperparameters differ
 
 
+def test_replicas_with_augmentation_and_decays_of_their_own_are_the_runs_they_would_have_been_alone(
+    digits: Dataset,
+) -> None:
+    plain = specs_of(seeds=[0, 1], hypers=[(0.01, 0.3, 0.1)], augment="shift", head_lr=0.5)
+    decayed = specs_of(seeds=[0], hypers=[(0.01, 0.3, 0.1)], augment="shift", head_lr=0.5, head_weight_decay=0.9)
+    (crew,) = train_fleet([*plain, *decayed], digits)
+    check_alike(crew, [train_run(spec, digits) for spec in (*plain, *decayed)])
+    assert len({run.final["test"].loss for _, run, _ in crew}) == 3
+
+
+# Heads with parameters of other shapes than a dense layer's, and products with a constant.
+@pytest.mark.parametrize("head", ["gem", "ladder:3", "flatten_lowrank"])
+def test_replicas_of_other_heads_are_the_runs_they_would_have_been_alone(head: str, digits: Dataset) -> None:
+    specs = specs_of(seeds=[3], head=head)
+    (crew,) = train_fleet(specs, digits)
+    check_alike(crew, [train_run(spec, digits) for spec in specs])
+
+
 def test_one_key_for_all_replicas_is_noticed(
     digits: Dataset, alone: list[Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = enlist(specs_of()[0], digits).inputs.constants.key
+    shared = enlist(specs_of()[0], digits).inputs.constants.keys
 
     def sabotaged(spec: RunSpec, dataset: Dataset) -> Any:
         one = enlist(spec, dataset)
-        constants = one.inputs.constants._replace(key=shared)
+        constants = one.inputs.constants._replace(keys=shared)
         return one._replace(inputs=one.inputs._replace(constants=constants))
 
     monkeypatch.setattr(fleet, "enlist", sabotaged)
@@ -229,11 +247,13 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return np.load(out)
 
 
-# gap_conv is the same function as gap and starts from the same weights, so it has to end at gap's.
 @pytest.mark.parametrize("head", ["gap", "gap_conv"])
 def test_four_devices_train_the_same_runs_and_exchange_nothing_but_the_results(
-    head: str, sharded: Any, together: Crew, alone: list[Trained]
+    head: str, sharded: Any, digits: Dataset, together: Crew, alone: list[Trained]
 ) -> None:
+    if head == "gap_conv":
+        (together,) = train_fleet(specs_of(head=head), digits)
+        alone = [train_run(spec, digits) for spec in specs_of(head=head)]
     assert (int(sharded[f"{head}-width"]), int(sharded[f"{head}-devices"])) == (8, 4)  # six, and two copies
     # lost, losses, correct and norms, gathered for the host; a gathered activation would be trained on every device
     assert sharded[f"{head}-collectives"].tolist() == ["all-gather"] * 4

@@ -1,5 +1,7 @@
-"""Backbone and heads against NumPy and XLA's own operations, and the exact facts that relate the heads."""
+"""Backbones against NumPy and XLA's own operations, and whole nets: streams, gradients, names and dropout."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,42 +10,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gapbench.keys import key_for
 from gapbench.models.backbones import NORMS, max_pool
 from gapbench.models.classifier import Classifier, check_names, init_classifier
-from gapbench.models.heads import ARGUMENTS, HEADS
+from gapbench.models.registry import HEADS
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 
-CHANNELS, SIDE, CLASSES = 6, 5, 3
-EVERY_HEAD = [*HEADS, *(f"{name}:{argument}" for name, known in ARGUMENTS.items() for argument in known)]
-
-# Two float32 sums of the same n <= 200 terms near one, in another order: the error is some n · 2**-24, so 1e-5.
-SUM = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def features() -> np.ndarray:
-    return numbers(4, SIDE, SIDE, CHANNELS)
-
-
-def head_of(name: str, seed: int = 0) -> Any:
-    """A head with a bias that is not zero, so that a lost one shows."""
-    name, _, argument = name.partition(":")
-    head: Any = HEADS[name](CHANNELS, SIDE, CLASSES, argument, nnx.Rngs(key_for(seed, "head")))
-    layer(head).bias[...] = jnp.asarray([0.5, -1.0, 2.0])
-    return head
-
-
-def layer(head: Any) -> Any:
-    return head.conv if hasattr(head, "conv") else head.dense
-
-
-def arrays(head: Any) -> tuple[np.ndarray, np.ndarray]:
-    kernel = np.asarray(layer(head).kernel[...])
-    return kernel.reshape(-1, kernel.shape[-1]), np.asarray(layer(head).bias[...])
+sys.path.insert(0, str(Path(__file__).parent))
+from heads_at_hand import CLASSES, EVERY_HEAD, SUM, numbers
 
 
 def spec_of(head: str = "gap", norm: str = "none", padding: str = "zero", **changes: Any) -> RunSpec:
@@ -109,48 +82,6 @@ def test_the_backbone_is_convolutions_relus_and_a_pool_in_that_order() -> None:
     assert np.count_nonzero(expected) > 0
 
 
-REFERENCES = {
-    "flatten": lambda x, kernel, bias: x.reshape(len(x), -1) @ kernel + bias,
-    "gap": lambda x, kernel, bias: x.mean(axis=(1, 2)) @ kernel + bias,
-    "gap_conv": lambda x, kernel, bias: (x @ kernel + bias).mean(axis=(1, 2)),
-    "gap_conv:relu": lambda x, kernel, bias: np.maximum(x @ kernel + bias, 0).mean(axis=(1, 2)),
-    "gmp": lambda x, kernel, bias: x.max(axis=(1, 2)) @ kernel + bias,
-}
-
-
-@pytest.mark.parametrize("name", EVERY_HEAD)
-def test_a_head_computes_its_formula(name: str) -> None:
-    x, head = features(), head_of(name)
-    np.testing.assert_allclose(head(jnp.asarray(x)), REFERENCES[name](x, *arrays(head)), **SUM)
-
-
-def test_a_flatten_kernel_of_tiled_gap_kernels_gives_the_logits_of_gap() -> None:
-    x, flatten, gap = jnp.asarray(features()), head_of("flatten"), head_of("gap", seed=1)
-    assert np.abs(flatten(x) - gap(x)).max() > 0.1
-    flatten.dense.kernel[...] = jnp.tile(gap.dense.kernel[...], (SIDE**2, 1)) / SIDE**2
-    np.testing.assert_allclose(flatten(x), gap(x), **SUM)
-
-
-def test_the_linear_gap_conv_is_gap_and_the_one_with_relu_is_not() -> None:
-    x, gap, linear, relu = jnp.asarray(features()), head_of("gap"), head_of("gap_conv"), head_of("gap_conv:relu")
-    for head in (linear, relu):
-        np.testing.assert_array_equal(head.conv.kernel[...], gap.dense.kernel[...])  # one stream, one start
-    np.testing.assert_allclose(linear(x), gap(x), **SUM)
-    assert np.abs(relu(x) - gap(x)).max() > 0.1
-
-
-@pytest.mark.parametrize("name", EVERY_HEAD)
-def test_only_flatten_knows_where_a_feature_stands(name: str) -> None:
-    x, head = features(), head_of(name)
-    order = np.random.default_rng(1).permutation(SIDE**2)
-    moved = x.reshape(4, SIDE**2, CHANNELS)[:, order].reshape(x.shape)
-    change = np.abs(head(jnp.asarray(moved)) - head(jnp.asarray(x))).max()
-    if name == "flatten":
-        assert change > 0.1
-    else:
-        assert change < 1e-5  # a sum in another order (see SUM); the maximum does not move at all
-
-
 def gradients(spec: RunSpec) -> dict[str, np.ndarray]:
     """By path, of the summed cross entropy of eight random images, as training computes it."""
     graph, params, rest = nnx.split(init_classifier(spec, 1, CLASSES), nnx.Param, ...)
@@ -170,7 +101,10 @@ def gradients(spec: RunSpec) -> dict[str, np.ndarray]:
 )
 def test_every_parameter_receives_a_gradient(head: str, norm: str) -> None:
     sizes = {path: np.abs(leaf).max() for path, leaf in gradients(spec_of(head, norm)).items()}
-    assert len(sizes) == 2 * 2 + 2 + (4 if norm != "none" else 0)  # kernel and bias, and scale and shift of a norm
+    of_head = len(jax.tree.leaves(nnx.state(init_classifier(spec_of(head), 1, CLASSES).head, nnx.Param)))
+    assert len(sizes) == 2 * 2 + of_head + (
+        4 if norm != "none" else 0
+    )  # kernel and bias, and scale and shift of a norm
     for path, size in sizes.items():
         if norm == "batch" and "convs" in path and "bias" in path:
             assert size < 1e-4, path  # the batch mean takes a convolution's bias away again: rounding is left
@@ -233,12 +167,19 @@ def test_the_first_kernels_have_the_spread_that_their_initialisers_promise() -> 
         (spec_of("flaten"), "unknown head 'flaten': did you mean 'flatten'"),
         (spec_of("gap:relu"), "head 'gap:relu': gap takes no argument"),
         (spec_of("gap_conv:rely"), "head 'gap_conv:rely': gap_conv takes only :relu"),
+        (spec_of("ladder"), "head 'ladder': ladder takes :g with a whole g from 1 to H' = 4, the side of this feature"),
+        (spec_of("ladder:5"), "head 'ladder:5': ladder takes :g with a whole g from 1 to H' = 4"),
+        (spec_of("ladder_tiled:0"), "head 'ladder_tiled:0': ladder_tiled takes :g"),
+        (spec_of("ladder:02"), "head 'ladder:02': ladder takes :g"),  # one name for one head
+        (spec_of("flatten_conv:gelu"), "head 'flatten_conv:gelu': flatten_conv takes only :relu"),
         (spec_of().model_copy(update={"backbone": Backbone(kind="plian")}), "unknown backbone 'plian': did you mean"),
     ],
 )
 def test_an_unknown_name_or_argument_is_refused_before_a_net_is_built(spec: RunSpec, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        check_names(spec)
+    for refuse in (check_names, lambda spec: init_classifier(spec, 1, CLASSES)):
+        with pytest.raises(UserError, match=message) as raised:
+            refuse(spec)
+        assert "\n" not in str(raised.value)
 
 
 def test_known_heads_are_accepted_and_a_head_of_one_s_own_may_take_any_argument(monkeypatch: Any) -> None:
@@ -248,15 +189,22 @@ def test_known_heads_are_accepted_and_a_head_of_one_s_own_may_take_any_argument(
     check_names(spec_of("mine:3"))
 
 
-class Same(nnx.Module):
-    """Stands for a backbone and for a head."""
+class SameMap(nnx.Module):
+    """Stands for a backbone."""
 
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return x.mean(axis=(1, 2)) if x.ndim == 4 else x
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return x
 
 
-def test_dropout_acts_on_the_features_in_training_alone() -> None:
-    net, ones, half = Classifier(Same(), Same()), jnp.ones((20, 1, 1, 10)), jnp.asarray(0.5)
+class SameVector(nnx.Module):
+    """Stands for a head."""
+
+    def __call__(self, x: jax.Array, drop: Any) -> jax.Array:
+        return drop(x.mean(axis=(1, 2)))
+
+
+def test_dropout_acts_on_the_head_s_input_in_training_alone() -> None:
+    net, ones, half = Classifier(SameMap(), SameVector()), jnp.ones((20, 1, 1, 10)), jnp.asarray(0.5)
     np.testing.assert_array_equal(net(ones), np.ones((20, 10)))
     np.testing.assert_array_equal(net(ones, train=True), np.ones((20, 10)))
     dropped = net(ones, train=True, dropout=(half, jax.random.key(0)))

@@ -11,9 +11,8 @@ from flax import nnx
 from gapbench import cells, train
 from gapbench.data import Dataset, load, split
 from gapbench.keys import STREAMS, generator_for, key_for
-from gapbench.models.backbones import BACKBONES
 from gapbench.models.classifier import Classifier, init_classifier
-from gapbench.models.heads import HEADS
+from gapbench.models.registry import BACKBONES, HEADS
 from gapbench.records import Record, check_pairs
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 
@@ -34,18 +33,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def spec_of(head: str, seed: int = 0, px: int = 8) -> RunSpec:
+def spec_of(head: str, seed: int = 0, px: int = 8, augment: Any = "none") -> RunSpec:
     return RunSpec(
         task=Task(dataset="digits", px=px, train_images=40, val_images=20),
         backbone=Backbone(width=4, stages=1),
         head=head,
-        recipe=Recipe(optimizer="sgd", peak_lr=0.01, batch=8, steps=7, eval_every=7, schedule="constant"),
+        recipe=Recipe(
+            optimizer="sgd", peak_lr=0.01, batch=8, steps=7, eval_every=7, schedule="constant", augment=augment
+        ),
         seed=seed,
     )
 
 
-def run(head: str, seed: int = 0) -> Record:
-    record, _ = cells.train_record(spec_of(head, seed))
+def run(head: str, seed: int = 0, augment: Any = "none") -> Record:
+    record, _ = cells.train_record(spec_of(head, seed, augment=augment))
     assert record.status == "ok", record.reason
     return record
 
@@ -80,7 +81,7 @@ def test_the_initial_backbones_of_a_pair_are_equal_bit_for_bit_and_those_of_two_
         return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
     reference = backbone("flatten", 0)
-    for head in ("gap", "gap_conv", "gmp"):
+    for head in ("gap", "gap_conv", "gmp", "gap_mlp", "ladder_tiled:3", "flatten_lowrank"):
         for ours, theirs in zip(backbone(head, 0), reference, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     kernels = [(a, b) for a, b in zip(backbone("flatten", 1), reference, strict=True) if a.ndim == 4]
@@ -125,6 +126,21 @@ def test_another_batch_order_breaks_the_pair(pair: dict[str, Record], monkeypatc
     honest = train.batches
     monkeypatch.setattr(train, "batches", lambda n, batch, steps, seed: honest(n, batch, steps, seed + 1))
     refused([pair["flatten"], run("gap")], "order")
+
+
+def test_other_augmentations_break_the_pair_and_none_is_compared_with_any(
+    pair: dict[str, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flatten, gap = (run(head, augment="shift") for head in ("flatten", "gap"))
+    assert tuple(gap.pairing) == (*HASHES, "augment")
+    assert gap.final["test"] != pair["gap"].final["test"]
+    assert gap.pairing["augment"] != run("gap", 1, "shift").pairing["augment"]
+    check_pairs([pair["gap"], flatten, pair["flatten"], gap])
+    honest = train.make_constants
+    monkeypatch.setattr(
+        train, "make_constants", lambda spec, m: honest(spec.model_copy(update={"seed": spec.seed + 1}), m)
+    )
+    refused([flatten, run("gap", augment="shift")], "augment")
 
 
 def test_another_training_subset_breaks_the_pair(pair: dict[str, Record], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,15 +20,14 @@ from kill_and_resume import check_equal, kill_until_done, records_of, write_expe
 
 BROKEN_HEAD = """
 from flax import nnx
-from gapbench.models.heads import HEADS, Gap
+from gapbench.models import register_head
+from gapbench.models.heads import Gap
 
 
+@register_head("broken")
 class Broken(Gap):
-    def __call__(self, x):
+    def __call__(self, x, drop):
         raise RuntimeError("broken on purpose\\nwith a second line")
-
-
-HEADS["broken"] = Broken
 """
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gapbench.models.convolution import conv_general_dilated
+from gapbench.models.registry import register_backbone
 from gapbench.spec import Backbone
 
 PADDING = {"zero": "SAME", "valid": "VALID", "circular": "CIRCULAR"}
@@ -40,6 +41,7 @@ def as_matrix(init: nnx.Initializer) -> nnx.Initializer:
     return draw
 
 
+@register_backbone("plain")
 class Plain(nnx.Module):
     """Stages of (convolution, norm, ReLU, convolution, norm, max pool, ReLU); channels double at each stage."""
 
@@ -111,4 +113,3 @@ class GroupNorm(nnx.Module):
 
 
 NORMS: dict[str, Callable[[int, nnx.Rngs], nnx.Module]] = {"none": NoNorm, "batch": BatchNorm, "group": GroupNorm}
-BACKBONES: dict[str, Callable[[Backbone, int, nnx.Rngs], nnx.Module]] = {"plain": Plain}

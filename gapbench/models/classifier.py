@@ -1,4 +1,6 @@
-"""A spec to a net: backbone, dropout, head, each from its own random stream."""
+"""A spec to a net: backbone and head, each from its own random stream."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from gapbench.keys import key_for
-from gapbench.models.backbones import BACKBONES
-from gapbench.models.heads import ARGUMENTS, HEADS
+from gapbench.models.dropout import drop, keep_all
+from gapbench.models.registry import ARGUMENTS, BACKBONES, HEADS, anything
 from gapbench.spec import RunSpec, UserError, choose
 
 Moments = tuple[Float[Array, "C"], Float[Array, "C"]]  # mean and standard deviation of the training pixels, by channel
@@ -20,14 +22,8 @@ def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array,
     return (scaled - mean[None, None, None]) / std[None, None, None]
 
 
-def drop(x: Float[Array, "B ..."], rate: Float[Array, ""], key: jax.Array) -> Float[Array, "B ..."]:
-    """Zero with probability `rate`, else x / (1 - rate). Not `nnx.Dropout`, whose rate cannot vary in one program."""
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
-
-
 class Classifier(nnx.Module):
-    """logits = head(drop(backbone(x))), in float32 whatever the precision inside."""
+    """logits = head(backbone(x)), in float32 whatever the precision inside."""
 
     def __init__(self, backbone: nnx.Module, head: nnx.Module):
         self.backbone, self.head = backbone, head
@@ -39,10 +35,9 @@ class Classifier(nnx.Module):
         dropout: tuple[Float[Array, ""], jax.Array] | None = None,
     ) -> Float[Array, "B K"]:
         """`dropout` is the rate and the key, in training."""
-        features = self.backbone(x, train)  # type: ignore[operator]
-        if dropout:
-            features = drop(features, *dropout)
-        return self.head(features).astype(jnp.float32)  # type: ignore[operator]
+        drop_input = partial(drop, rate=dropout[0], key=dropout[1]) if dropout else keep_all
+        logits = self.head(self.backbone(x, train), drop_input)  # type: ignore[operator]
+        return logits.astype(jnp.float32)
 
 
 def check_names(spec: RunSpec) -> None:
@@ -50,22 +45,19 @@ def check_names(spec: RunSpec) -> None:
     choose("backbone", spec.backbone.kind, BACKBONES)
     name, _, argument = spec.head.partition(":")
     choose("head", name, HEADS)
-    if argument and argument not in ARGUMENTS.get(name, (argument,) if name not in _BUILT_IN else ()):
-        allowed = ARGUMENTS.get(name)
-        raise UserError(
-            f"head {spec.head!r}: {name} takes {'only :' + ', :'.join(allowed) if allowed else 'no argument'}"
-        )
-
-
-_BUILT_IN = frozenset(HEADS)
+    try:
+        ARGUMENTS.get(name, anything)(argument, spec.backbone.feature_px(spec.task.px))
+    except ValueError as error:
+        raise UserError(f"head {spec.head!r}: {name} {error}") from error
 
 
 def init_classifier(spec: RunSpec, image_channels: int, classes: int) -> Classifier:
     """The net of `spec` at its initial weights.
 
     Backbone and head draw from separate streams, so two specs that differ in the head alone start from the same
-    backbone, bit for bit.
+    backbone, bit for bit. Raises UserError where `check_names` does.
     """
+    check_names(spec)
     name, _, argument = spec.head.partition(":")
     backbone_rngs, head_rngs = (nnx.Rngs(key_for(spec.seed, part)) for part in ("backbone", "head"))
     backbone = BACKBONES[spec.backbone.kind](spec.backbone, image_channels, backbone_rngs)

@@ -1,0 +1,20 @@
+"""Dropout with a rate that is an input of the program, not `nnx.Dropout`'s constant: replicas may differ in it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Drop = Callable[[Float[Array, "B ..."]], Float[Array, "B ..."]]  # what a head does to the input of its dense layer
+
+
+def keep_all(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """The `Drop` of evaluation, and of training without dropout."""
+    return x
+
+
+def drop(x: Float[Array, "B ..."], rate: Float[Array, ""], key: jax.Array) -> Float[Array, "B ..."]:
+    """Zero with probability `rate`, else x / (1 - rate)."""
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
