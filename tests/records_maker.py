@@ -89,6 +89,7 @@ def record(spec: RunSpec, run: Curves | None = None, status: str = "ok", upto: i
             "loss": [losses[split][i] for i, split in kept],
             "accuracy": [run[split][i] for i, split in kept],
         },
+        "gradients": gradients(spec, upto),
         "final": {s: {"loss": losses[s][-1], "accuracy": run[s][-1]} for s in SPLITS} if status == "ok" else {},
         "pairing": {"data": "d", "subset": f"s{spec.seed}", "backbone": f"b{spec.seed}", "order": f"o{spec.seed}"},
         "parameters": parameters(spec),
@@ -99,6 +100,13 @@ def record(spec: RunSpec, run: Curves | None = None, status: str = "ok", upto: i
     return Record.model_validate({**made, **fields})
 
 
+def gradients(spec: RunSpec, upto: int) -> dict[str, list[float]]:
+    """Norms of the steps that begin at the evaluations: flatten's backbone begins at 8, gap's at 2, and both halve."""
+    steps = [step for step in EVALUATIONS if step < upto]
+    first = {"flatten": 8.0}.get(spec.head, 2.0)
+    return {"step": steps, "backbone": [first / 2**i for i in range(len(steps))], "head": [1.0 for _ in steps]}
+
+
 def parameters(spec: RunSpec) -> dict[str, int]:
     """What the built net would have; a head without closed form gets 77."""
     own = count_spec_head(spec, CLASSES).parameters if spec.head in HEAD_COUNTS else 77
@@ -107,7 +115,7 @@ def parameters(spec: RunSpec) -> dict[str, int]:
 
 def sweep(declared: Experiment, run: Callable[[RunSpec], Curves] = lambda _: curves(), **fields: Any) -> list[Record]:
     """A record for every declared run, its curves chosen by `run`."""
-    return [record(spec, run(spec), **fields) for spec in declared.runs]
+    return [record(spec, run(spec), **fields) for spec in declared.all_runs]
 
 
 def by_head(flatten: Callable[[int], Curves], gap: Callable[[int], Curves]) -> Callable[[RunSpec], Curves]:

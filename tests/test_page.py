@@ -11,7 +11,7 @@ from records_maker import DECLARED, EFFECT, record, sweep, write_folder
 from gapbench.analysis.claims import CLAIMS
 from gapbench.analysis.evidence import Evidence, load_evidence
 from gapbench.records import Record
-from gapbench.report.page import CAPTIONS, render_page
+from gapbench.report.page import render_page
 from gapbench.report.table import Table
 from gapbench.report.tables import make_tables
 
@@ -21,11 +21,11 @@ def page(report_files: dict[str, bytes]) -> str:
     return report_files["index.html"].decode()
 
 
-def test_the_page_needs_no_network_and_fits_a_phone(page: str) -> None:
+def test_the_page_needs_no_network_and_fits_a_phone(page: str, figures: dict[str, dict[str, bytes]]) -> None:
     assert '<meta name="viewport" content="width=device-width' in page
     assert "://" not in page
     links = re.findall(r"""(?:src|href|url|import)\s*[=(]\s*["']?([^"'\s>]+)""", page)
-    assert len(links) >= len(CAPTIONS)
+    assert len(links) >= len(figures)
     assert all(link.startswith(("data:image/", "#", "tables/", "figures/", "claims.json")) for link in links)
     for encoded in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", page):
         svg = base64.b64decode(encoded).decode()
@@ -33,7 +33,9 @@ def test_the_page_needs_no_network_and_fits_a_phone(page: str) -> None:
         assert not {url for url in outside if f'href="{url}' in svg or f"url({url}" in svg}
 
 
-def test_the_page_shows_every_claim_table_and_figure(page: str, evidence: Evidence, tables: dict[str, Table]) -> None:
+def test_the_page_shows_every_claim_table_and_figure(
+    page: str, evidence: Evidence, tables: dict[str, Table], figures: dict[str, dict[str, bytes]]
+) -> None:
     for claim, declared in CLAIMS.items():
         whole = next(card for card in evidence.cards if card.claim == claim and card.px is None)
         section = page.split(f'id="{claim}"')[1].split("</section>")[0]
@@ -46,7 +48,7 @@ def test_the_page_shows_every_claim_table_and_figure(page: str, evidence: Eviden
         shown = page.split(f'id="table-{table.name}"')[1].split("</table>")[0]
         for text in [*table.columns, *(cell for row in table.shown for cell in row)]:
             assert f">{html.escape(text)}</" in shown.replace("&#39;", "&#x27;").replace("&#34;", "&quot;")
-    for name in CAPTIONS:
+    for name in figures:
         assert f'id="{name}"' in page
     assert '<p class="warn">' not in page
 
@@ -65,7 +67,9 @@ def test_an_incomplete_sweep_is_said_in_the_captions_and_on_the_page(
     evidence = load_evidence(write_folder(tmp_path, DECLARED, incomplete()))
     said = "INCOMPLETE: 2 of 16 runs have no record. Not ok: 1 diverged, 1 failed."
     tables = make_tables(evidence)
-    assert [table.name for table in tables if said in table.caption] == ["claims", "overfitting", "convergence"]
+    assert [table.name for table in tables if said in table.caption] == [
+        *("claims", "overfitting", "convergence", "gradients", "power")
+    ]
     warning = render_page(evidence, tables, figures).split('<p class="warn">')[1].split("</p>")[0]
     assert warning == said
     counts = next(table for table in tables if table.name == "overfitting").raw

@@ -43,7 +43,7 @@ def test_the_report_of_a_fresh_run_holds_every_file_and_judges_every_claim(folde
         (c, px) for c in ("C1", "C2", "C5") for px in (8, 12, None)
     }
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".csv", ".md", ".tex"}
-    assert len(list((folder / "figures").iterdir())) == 2 * 7
+    assert len(list((folder / "figures").iterdir())) == 2 * 6  # png and svg; no throughput
     assert main(["report", str(folder), "--check"]) == 0
 
 
@@ -81,6 +81,6 @@ def test_a_forged_record_does_not_verify(folder: Path, tmp_path: Path, capsys: p
 def test_status_counts_done_and_missing_cells(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiment = str(folder.parent / "tiny.py")
     assert main(["status", experiment, "--out", str(folder)]) == 0
-    assert "digits   8 px flatten    3 ok" in capsys.readouterr().out
+    assert "digits 8 px shared flatten: 3 ok" in capsys.readouterr().out
     assert main(["status", experiment, "--out", str(folder / "nowhere")]) == 0
     assert "3 missing" in capsys.readouterr().out

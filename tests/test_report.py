@@ -14,7 +14,6 @@ from records_maker import DECLARED, EFFECT, experiment, record, sweep, write_fol
 from gapbench import cli, report
 from gapbench.analysis.evidence import Evidence, load_evidence
 from gapbench.report import build_files, differing, draw_files, make_report, write_files
-from gapbench.report.page import CAPTIONS
 from gapbench.report.table import Table
 
 
@@ -48,10 +47,10 @@ def test_a_report_by_another_process_elsewhere_has_the_same_bytes_and_starts_no_
 
 
 def test_every_table_and_figure_is_there_in_every_form(
-    report_files: dict[str, bytes], tables: dict[str, Table]
+    report_files: dict[str, bytes], tables: dict[str, Table], figures: dict[str, dict[str, bytes]]
 ) -> None:
     named = {f"tables/{name}.{kind}" for name in tables for kind in ("csv", "md", "tex")}
-    drawn = {f"figures/{name}.{kind}" for name in CAPTIONS for kind in ("png", "svg")}
+    drawn = {f"figures/{name}.{kind}" for name in figures for kind in ("png", "svg")}
     assert set(report_files) == named | drawn | {"claims.json", "index.html"}
 
 

@@ -16,7 +16,7 @@ from gapbench.report.table import Table, number
 from gapbench.report.tables import make_tables
 from gapbench.timings import Throughput
 
-TABLES = ["claims", "parameters", "overfitting", "convergence", "throughput", "efficiency"]
+TABLES = ["claims", "parameters", "overfitting", "convergence", "gradients", "power", "throughput", "efficiency"]
 
 
 def table_of(folder: Path, name: str) -> Table:
@@ -71,7 +71,15 @@ def test_latex_escapes_percent_and_underscore_in_heading_cell_and_caption() -> N
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1234567, "1,234,567"), (3.14159, "3.14"), (0.0012345, "0.00123"), (123.4, "123"), (0.0, "0.00"), (None, "–")],
+    [
+        (1234567, "1,234,567"),
+        (3.14159, "3.14"),
+        (0.0012345, "0.00123"),
+        (123.4, "123"),
+        (99.96, "100"),
+        (0.0, "0.00"),
+        (None, "–"),
+    ],
 )
 def test_numbers_are_rounded_to_three_digits_without_an_exponent(value: Any, text: str) -> None:
     assert number(value) == text

@@ -10,7 +10,7 @@ head for, and the rule asks on which side of it the 95 % interval lies:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
-from gapbench.analysis.stats import holm
+from gapbench.analysis.power import fewest_pairs, pairs_to_decide
+from gapbench.analysis.stats import ALPHA, holm
 from gapbench.experiment import Cell, Experiment
 from gapbench.records import Record
 
-ALPHA = 0.05
-MIN_PAIRS = 6  # the fewest with which the exact test can reach 0.05; a bootstrap of fewer covers too little
+MIN_PAIRS = fewest_pairs()  # a bootstrap of fewer also covers too little
 TESTED = ("C2", "C5")  # claims whose support needs a p value beside the interval
 NAN = float("nan")
 
@@ -91,6 +91,7 @@ class Card:
     p: float  # exact sign-flip, two-sided; nan where the claim has no test
     p_adjusted: float  # Holm over the experiment's family
     note: str
+    pairs_to_decide: int | None = None  # about how many would, where it is undecided (`power.pairs_to_decide`)
 
     def show(self, value: float) -> str:
         """A number of this card in its claim's unit: percentage points for C2, a ratio for the others."""
@@ -170,6 +171,13 @@ def comparison_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
     return fields
 
 
+def needed(halves: Iterable[tuple[tuple[Mapping[str, Any], float], str]]) -> int | None:
+    """About how many pairs would answer what is unknown: the most of any half; None where all is known."""
+    unknown = [(row, margin) for (row, margin), answer in halves if answer == "unknown" and row["n"]]
+    asked = [pairs_to_decide(row["low"], row["high"], row["estimate"], margin, row["n"]) for row, margin in unknown]
+    return max((pairs for pairs in asked if pairs), default=None)
+
+
 def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
     """Exact: counted on the nets that were built, which the closed form agrees with; no interval needed."""
     nets = {(r.spec.task.dataset, r.spec.task.px, r.spec.head): r for r in records if r.parameters}
@@ -212,6 +220,8 @@ def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         less = beyond(fields["low"], fields["high"], CLAIMS["C2"].margin, above=False)
         no_worse = beyond(error["low"], error["high"], ERROR_MARGIN, above=False)
         fields["answers"] = (less, no_worse) if fields["n"] >= MIN_PAIRS else ("unknown", "unknown")
+        halves = ((fields, CLAIMS["C2"].margin), (error, ERROR_MARGIN))
+        fields["pairs_to_decide"] = needed(zip(halves, fields["answers"], strict=True))
         note = (
             f"{fields.pop('note', '')}less overfit: {fields['answers'][0]}; test error no worse: {fields['answers'][1]}"
         )
@@ -241,6 +251,8 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         if fields["n"] < MIN_PAIRS or (cut is not None and not cut.all()):
             answer = "unknown"
         fields["answers"] = (answer,)
+        if cut is None or cut.all():
+            fields["pairs_to_decide"] = needed([((fields, CLAIMS["C5"].margin), answer)])
         note = ", ".join(f"{head} {r.sum()} of {len(r)}" for head, r in zip(experiment.pair, reached, strict=True))
         note = f"{fields.pop('note', '')}target {target} reached by {note}"
         cards.append(card_of(row, "C5", note=note, **fields))
@@ -284,7 +296,12 @@ def judge(experiment: Experiment, cards: list[Card]) -> list[Card]:
     for i, card in enumerate(cards):
         p = float(adjusted.get(i, card.p))
         outcome = decide(card.answers, p if card.claim in TESTED else None)
-        judged.append(replace(card, p_adjusted=float(adjusted.get(i, NAN)), outcome=outcome))
+        note, pairs = card.note, card.pairs_to_decide if outcome == "undecided" else None
+        if pairs:
+            note += f"; about {pairs:,} pairs would decide"
+        judged.append(
+            replace(card, p_adjusted=float(adjusted.get(i, NAN)), outcome=outcome, note=note, pairs_to_decide=pairs)
+        )
     keys = dict.fromkeys((card.claim, card.regime) for card in judged)
     order = sorted(keys, key=lambda key: list(CLAIMS).index(key[0]))
     return judged + [combine(experiment, *key, judged) for key in order]

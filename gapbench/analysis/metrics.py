@@ -58,11 +58,17 @@ def mean_over_training(step: Shaped[np.ndarray, "T"], values: Column) -> float:
     return float(np.trapezoid(values, step) / (step[-1] - step[0]))
 
 
+def geometric_mean(values: Column) -> float:
+    """exp of the mean logarithm; nan where there is none or one is zero."""
+    return float(np.exp(np.mean(np.log(values)))) if len(values) and np.all(values > 0) else float("nan")
+
+
 def measure_run(record: Record, curve: pd.DataFrame, experiment: Experiment) -> dict[str, float | bool]:
     """Every measure of one run; `curve` holds its rows of the curves frame.
 
-    overfit_final, overfit_best_val, overfit_at_LOSS, overfit_area, test_error, train_loss_final, best_val_accuracy,
-    val_area, and for each target steps_to_TARGET (restricted to the last step) with reached_TARGET.
+    overfit_final, overfit_best_val, overfit_at_LOSS, overfit_area, test_error, train_loss_final, val_accuracy_final,
+    best_val_accuracy, val_area, {backbone,head}_gradient_{first,mean} (at the initial weights; geometric mean along
+    training), and for each target steps_to_TARGET (restricted to the last step) with reached_TARGET.
     """
     nan = float("nan")
     row: dict[str, float | bool] = {}
@@ -81,6 +87,10 @@ def measure_run(record: Record, curve: pd.DataFrame, experiment: Experiment) -> 
     row["val_accuracy_final"] = record.final["val"].accuracy if whole else nan
     row["best_val_accuracy"] = float(val[best]) if len(val) else nan
     row["val_area"] = mean_over_training(steps, val) if whole else nan
+    for part in ("backbone", "head"):
+        norms = np.array(getattr(record.gradients, part))
+        row[f"{part}_gradient_first"] = float(norms[0]) if len(norms) else nan
+        row[f"{part}_gradient_mean"] = geometric_mean(norms)
     for target in experiment.targets:
         time = steps_to_target(steps, val, target, record.spec.recipe.steps)
         row[f"steps_to_{target:g}"], row[f"reached_{target:g}"] = time

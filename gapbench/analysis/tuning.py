@@ -34,7 +34,7 @@ def tuning_frame(measures: pd.DataFrame, experiment: Experiment) -> pd.DataFrame
     rows = []
     for (arm, rate), scores in by_seed.groupby(["arm", "peak_lr"]):
         interval = mean_interval(scores.to_numpy(dtype=float))
-        rows.append({"arm": arm, "peak_lr": float(rate), **interval._asdict()})
+        rows.append({"arm": arm, "peak_lr": rate, **interval._asdict()})
     frame = pd.DataFrame(rows)
     best = frame.groupby("arm")["estimate"].transform("max")
     frame["chosen"] = (frame["estimate"] == best) & ~(frame["estimate"] == best).groupby(frame["arm"]).cumsum().gt(1)
@@ -47,7 +47,8 @@ def tuning_frame(measures: pd.DataFrame, experiment: Experiment) -> pd.DataFrame
 def derive_rules(measures: pd.DataFrame, experiment: Experiment, shared_rate: float) -> Rules:
     """The tuned rates, and a target and a train loss that runs at those and at the shared rate can reach."""
     frame = tuning_frame(measures, experiment)
-    rates = {str(row.arm): float(row.peak_lr) for row in frame[frame["chosen"]].itertuples()}
+    chosen = frame[frame["chosen"]]
+    rates = dict(zip(chosen["arm"], chosen["peak_lr"].tolist(), strict=True))
     own = measures["peak_lr"] == measures["arm"].map(rates)
     tuned, used = measures[own], measures[own | (measures["peak_lr"] == shared_rate)]
     weakest = tuned.groupby(["px", "arm"])["best_val_accuracy"].median().min()

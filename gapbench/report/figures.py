@@ -16,6 +16,7 @@ from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cell_rows, cells, paired_values
 from gapbench.experiment import Cell
+from gapbench.report.arms import draw_forest, draw_ladder, has_ladder, has_more_arms
 from gapbench.report.drawing import (
     COLOURS,
     DASHES,
@@ -27,6 +28,7 @@ from gapbench.report.drawing import (
     panels,
     render,
 )
+from gapbench.report.gradients import draw_gradients, has_gradients
 from gapbench.report.speed_figures import draw_roofline, draw_throughput_ratio
 
 WIDEST = 5  # cells of a regime side by side
@@ -240,10 +242,13 @@ def is_timed(evidence: Evidence) -> bool:
 
 DRAW: dict[str, tuple[Callable[[Evidence], Figure], Callable[[Evidence], bool]]] = {  # and whether it says something
     "along_axis": (draw_along_axis, has_axis),
+    "forest": (draw_forest, lambda e: has_more_arms(e) and not has_ladder(e)),
+    "ladder": (draw_ladder, has_ladder),
     "learning_curves": (draw_learning_curves, is_narrow),
     "paired_differences": (draw_paired_differences, is_narrow),
     "time_to_target": (draw_time_to_target, is_narrow),
     "accuracy_by_parameters": (draw_accuracy_by_parameters, lambda e: e.experiment.axis == "px" and has_axis(e)),
+    "gradients": (draw_gradients, lambda e: is_narrow(e) and has_gradients(e)),
     "throughput_ratio": (draw_throughput_ratio, is_timed),
     "roofline": (draw_roofline, is_timed),
 }

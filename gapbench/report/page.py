@@ -7,16 +7,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gapbench.analysis.claims import CLAIMS, Card
 from gapbench.analysis.evidence import Evidence
+from gapbench.report.setting import completeness
 from gapbench.report.table import Table
-from gapbench.report.tables import completeness
 
 CAPTIONS = {
     "along_axis": "Does the head's effect grow along the axis? Means with 95 % intervals over seeds.",
+    "forest": "What remains of the difference when one thing is taken away? Each row against gap, 95 % intervals.",
+    "ladder": "Is there a dose and a response? From gap (1) to flatten (the whole grid), two initialisations.",
     "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy;"
     " bands are 95 % intervals over seeds.",
     "paired_differences": "Is it real? One dot a pair of runs that differ in the head alone.",
     "time_to_target": "How long until the target? Kaplan-Meier curves; a marker at the end: runs that never got there.",
     "accuracy_by_parameters": "What do the parameters buy?",
+    "gradients": "Is GAP slow because its gradient is small? Norms of the backbone's and the head's gradient.",
     "throughput_ratio": "Is it cheaper to run? Above one, gap is faster; bars are 95 % intervals over processes.",
     "roofline": "What limits it? Under the slope: memory; under the flat line: arithmetic. Filled: float32.",
 }

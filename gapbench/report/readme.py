@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapbench.analysis.claims import CLAIMS, Card, overall
+from gapbench.analysis.claims import CLAIMS, TESTED, Card
 from gapbench.analysis.evidence import Evidence
+from gapbench.analysis.verdicts import is_headline, judge_published
 from gapbench.race import Race
 from gapbench.records import write_text
+from gapbench.report.guide import guide
+from gapbench.report.overall import overall
 from gapbench.report.page import MARKS
 from gapbench.report.race import speed_block
 from gapbench.report.table import number
@@ -22,15 +25,28 @@ BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def verdicts(found: list[Evidence]) -> str:
-    """One row a claim: the verdict over everything published, and the cells behind it."""
-    cards = {evidence.name: evidence.cards for evidence in found}
-    lines = [f"| claim | verdict | {' | '.join(cards)} |", "|---|---|" + "---|" * len(cards)]
-    for claim, declared in CLAIMS.items():
-        cells = {name: [c for c in own if c.claim == claim and c.px is not None] for name, own in cards.items()}
-        outcome = overall([card.outcome for own in cells.values() for card in own] or ["undecided"])
-        columns = "<br>".join
-        texts = [columns(cell_text(card) for card in own) or "–" for own in cells.values()]
-        lines.append(f"| **{claim}** {declared.title} | {MARKS[outcome]} **{outcome}** | {' | '.join(texts)} |")
+    """One row a claim: the verdict over everything published, and why."""
+    lines = ["| claim | verdict | why |", "|---|---|---|"]
+    for verdict in judge_published(found):
+        title = f"**{verdict.claim}** {CLAIMS[verdict.claim].title}"
+        lines.append(f"| {title} | {MARKS[verdict.outcome]} **{verdict.outcome}** | {verdict.why} |")
+    return "\n".join(lines) + "\n"
+
+
+def cells(found: list[Evidence]) -> str:
+    """The cells behind the verdicts: a row a claim and size, a column a headline experiment and regime."""
+    headlines = [evidence for evidence in found if is_headline(evidence)]
+    columns = [(evidence, regime) for evidence in headlines for regime in ("shared", "tuned")]
+    lines = [
+        "| claim | " + " | ".join(f"{evidence.name}, {regime}" for evidence, regime in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for claim in TESTED:
+        texts = []
+        for evidence, regime in columns:
+            own = [c for c in evidence.cards if (c.claim, c.regime) == (claim, regime) and c.px]
+            texts.append("<br>".join(map(cell_text, own)) or "–")
+        lines.append(f"| **{claim}** | {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -62,6 +78,9 @@ def conditions(found: list[Evidence]) -> str:
 
 BLOCKS: dict[str, tuple[type, Callable[[list[Any]], str]]] = {  # by name: what it is made of, and how
     "verdicts": (Evidence, verdicts),
+    "guide": (Evidence, guide),
+    "overall": (Evidence, overall),
+    "cells": (Evidence, cells),
     "conditions": (Evidence, conditions),
     "speed": (Race, speed_block),
 }

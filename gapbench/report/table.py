@@ -56,9 +56,10 @@ def number(value: Any, digits: int = 3) -> str:
     """Significant digits without an exponent; a dash where there is no value."""
     if value is None or pd.isna(value):
         return "–"
-    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
+    rounded = value if isinstance(value, int) else float(f"{value:.{digits}g}")
+    if isinstance(value, int) or abs(rounded) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    return f"{float(f'{value:.{digits}g}'):.{max(0, digits - 1 - math.floor(math.log10(abs(value) or 1)))}f}"
+    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded) or 1)))}f}"
 
 
 def percent(value: Any) -> str:

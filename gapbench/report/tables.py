@@ -1,62 +1,25 @@
-"""The tables, each a function of the evidence, under a caption that stands alone; those of speed in `speed_tables`."""
+"""The tables of the claims, and which tables an experiment has: each a function of the evidence, its caption whole."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from gapbench.analysis.claims import CLAIMS
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
+from gapbench.analysis.readings import describe_readings, label_readings, readings_frame
 from gapbench.analysis.stats import kaplan_meier, restricted_mean
 from gapbench.counts import count_head, count_net, optimizer_bytes
-from gapbench.experiment import Cell, Experiment, show
+from gapbench.experiment import Cell
+from gapbench.report.arms import arms_table, has_more_arms
+from gapbench.report.crossover import crossover_table, has_crossover
+from gapbench.report.gradients import gradients_table, has_gradients
+from gapbench.report.power import power_table
+from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.speed_tables import efficiency_table, throughput_table
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
-
-
-def setting(evidence: Evidence) -> str:
-    """What every caption ends with: regime, n, what varied and what did not, device, and what is missing."""
-    experiment, records = evidence.experiment, evidence.records
-    seeds = sorted({spec.seed for spec in experiment.runs})
-    tuned = ", ".join(f"{head} {rate:g}" for head, rate in experiment.tuned.items())
-    devices = sorted({f"{r.provenance['device']}, jax {r.provenance['packages']['jax']}" for r in records})
-    recipe = experiment.runs[0].recipe
-    varied = {name: list(dict.fromkeys(spec.cell_row[name] for spec in experiment.runs)) for name in experiment.factors}
-    train_images = ", ".join(str(n) for n in sorted({spec.task.train_images for spec in experiment.runs}))
-    parts = [
-        f"Shared regime: one recipe for both heads ({recipe.optimizer}, peak {recipe.peak_lr:g}, {recipe.steps} steps"
-        f" of {recipe.batch}, {train_images} training images, unless the row says otherwise).",
-        f"Tuned regime: each head at the peak rate that {experiment.tuned_on} chose for it, {tuned}." if tuned else "",
-        f"Varied: {'; '.join(f'{k} ' + ', '.join(map(show, v)) for k, v in varied.items())}." if varied else "",
-        f"{len(seeds)} seeds; a seed varies initialisation, batch order, training and validation images;"
-        " the test images stay the same. Intervals: 95 % BCa bootstrap over pairs of seeds.",
-        f"Trained on: {'; '.join(devices) or 'nothing yet'}.",
-    ]
-    return " ".join(filter(None, [*parts, completeness(evidence)]))
-
-
-def completeness(evidence: Evidence) -> str:
-    """Empty when every declared run has a record and every record is ok; otherwise what is not."""
-    experiment, records = evidence.experiment, evidence.records
-    missing = len(experiment.all_runs) - len(records)
-    ended = [f"{sum(r.status == s for r in records)} {s}" for s in ("diverged", "out_of_memory", "failed")]
-    ended = [text for text in ended if not text.startswith("0 ")]
-    incomplete = f"INCOMPLETE: {missing} of {len(experiment.all_runs)} runs have no record." if missing else ""
-    return " ".join(filter(None, (incomplete, f"Not ok: {', '.join(ended)}." if ended else "")))
-
-
-WHERE: Columns = {
-    "regime": lambda r: r["regime"],
-    "cell": lambda r: Cell(*(r[name] for name in CELL)).label,
-}
-
-
-def by_cell(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """The rows in the order of the declared cells."""
-    place = {cell: i for i, cell in enumerate(experiment.cells)}
-    keys = [place[Cell(*row)] for row in rows[CELL].itertuples(index=False)]
-    return rows.iloc[np.argsort(keys, kind="stable")].reset_index(drop=True)
+from gapbench.report.tuning import chooses_rates, tuning_table
 
 
 def parameters_table(evidence: Evidence) -> Table:
@@ -112,18 +75,9 @@ def overfitting_table(evidence: Evidence) -> Table:
     """Every way to measure overfit, and test error, compared over pairs."""
     experiment, measures = evidence.experiment, evidence.measures
     flatten, gap = experiment.pair
-    labels = {f"overfit_at_{level:g}": f"overfit at train loss {level:g}" for level in experiment.train_losses}
-    labels |= {
-        "test_error": "test error",
-        "overfit_final": "overfit at the last step",
-        "overfit_best_val": "overfit at best validation",
-        "overfit_area": "overfit, mean over training",
-        "train_loss_final": "train loss at the last step",
-    }
-    raw = pd.concat([compare_pairs(measures, experiment, name) for name in labels], ignore_index=True)
-    signs = raw.pivot(index=CELL, columns="measure", values="estimate")
-    disagree = signs[f"overfit_at_{experiment.train_losses[0]:g}"] * signs["overfit_final"] < 0
-    raw["signs_disagree"] = [bool(disagree.loc[tuple(r[name] for name in CELL)]) for r in raw.to_dict("records")]
+    labels = label_readings(experiment) | {"train_loss_final": "train loss at the last step"}
+    readings = readings_frame(measures, experiment)
+    raw = pd.concat([readings, compare_pairs(measures, experiment, "train_loss_final")], ignore_index=True)
 
     def value(row: Row, key: str) -> str:
         return number(row.get(key)) if row["measure"] == "train_loss_final" else percent(row.get(key))
@@ -133,9 +87,7 @@ def overfitting_table(evidence: Evidence) -> Table:
 
     columns: Columns = {
         **WHERE,
-        "measure": lambda r: (
-            labels[r["measure"]] + (" (!)" if r["signs_disagree"] and "overfit_" in r["measure"] else "")
-        ),
+        "measure": lambda r: labels[r["measure"]] + (" (!)" if r["disagree"] is True and r["sign"] else ""),
         flatten: lambda r: value(r, f"{flatten}_mean"),
         gap: lambda r: value(r, f"{gap}_mean"),
         f"{gap} - {flatten}": lambda r: change(r, "estimate") if r["n"] else "–",
@@ -149,8 +101,9 @@ def overfitting_table(evidence: Evidence) -> Table:
     raw = by_cell(raw, experiment)
     caption = (
         "Overfit (train - test accuracy, both in eval mode) by input size; differences in percentage points. Overfit at"
-        " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation,"
-        " and (!) marks a size where the two have opposite signs. Between evaluations it is linear, from step 0 where"
+        " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation."
+        " (!) marks the decided readings of a cell where one is below zero and another above."
+        f" {describe_readings(readings, experiment)} Between evaluations it is linear, from step 0 where"
         " the first one is below that train loss; along training each split is seen through at most"
         f" {experiment.runs[0].task.curve_images} images drawn by seed, at the last step whole. n below"
         f" {len({s.seed for s in experiment.runs})}: a run never reached that train loss. {setting(evidence)}"
@@ -239,8 +192,31 @@ def claims_table(evidence: Evidence) -> Table:
     return Table("claims", caption, raw, columns)
 
 
+def always(evidence: Evidence) -> bool:
+    """Of every experiment."""
+    return True
+
+
+def is_timed(evidence: Evidence) -> bool:
+    """Whether any cell was timed."""
+    return not evidence.throughput.empty
+
+
+TABLES: tuple[tuple[Callable[[Evidence], Table], Callable[[Evidence], bool]], ...] = (  # and whether it says something
+    (claims_table, always),
+    (parameters_table, always),
+    (tuning_table, chooses_rates),
+    (arms_table, has_more_arms),
+    (crossover_table, has_crossover),
+    (overfitting_table, always),
+    (convergence_table, always),
+    (gradients_table, has_gradients),
+    (power_table, always),
+    (throughput_table, is_timed),
+    (efficiency_table, is_timed),
+)
+
+
 def make_tables(evidence: Evidence) -> list[Table]:
-    """The verdicts first; those of speed where it was timed."""
-    learnt = (claims_table, parameters_table, overfitting_table, convergence_table)
-    timed = () if evidence.throughput.empty else (throughput_table, efficiency_table)
-    return [make(evidence) for make in (*learnt, *timed)]
+    """Those that say something about the experiment, the verdicts first."""
+    return [make(evidence) for make, applies in TABLES if applies(evidence)]

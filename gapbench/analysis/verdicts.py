@@ -1,0 +1,82 @@
+"""One verdict a claim over everything published: what the tuned regime says, and what flips it.
+
+A claim about training is supported or refuted only if every cell of the tuned regime says so, on every data set of the
+headline experiments (those that vary nothing but data and size). It depends where those contradict each other, or
+where a factor flips them: the shared learning rate, or what another experiment varies. Else it is undecided.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gapbench.analysis.claims import CLAIMS, TESTED, Card, overall
+from gapbench.analysis.evidence import Evidence
+
+OPPOSITE = {"supported": "refuted", "refuted": "supported"}
+
+
+class Verdict(NamedTuple):
+    """A claim's outcome, and in a line why."""
+
+    claim: str
+    outcome: str
+    why: str
+
+
+def is_headline(evidence: Evidence) -> bool:
+    """Whether an experiment varies nothing but data and size, in both regimes."""
+    return bool(evidence.experiment.tuned) and not evidence.experiment.factors
+
+
+def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
+    """The verdict on one claim."""
+    cells = [(evidence, card) for evidence in found for card in evidence.cards if card.claim == claim and card.px]
+    if claim in TESTED:
+        deciding = [card for evidence, card in cells if is_headline(evidence) and card.regime == "tuned"]
+        if not deciding:
+            return Verdict(claim, "undecided", "no tuned regime is published yet")
+    else:
+        deciding = [card for _, card in cells]
+    outcome = overall([card.outcome for card in deciding] or ["undecided"])
+    regime = "tuned cells" if claim in TESTED else "cells"
+    counted = f"{count(deciding)} {regime} of {', '.join(dict.fromkeys(card.dataset for card in deciding))}"
+    if outcome == "depends":
+        return Verdict(claim, outcome, f"on the {name_factor(deciding)}: {counted}")
+    if outcome == "undecided":
+        needed = [card.pairs_to_decide for card in deciding if card.outcome == "undecided" and card.pairs_to_decide]
+        return Verdict(claim, outcome, counted + (f"; about {max(needed)} pairs would decide" if needed else ""))
+    flipped = [(e, card) for e, card in cells if card not in deciding and card.outcome == OPPOSITE[outcome]]
+    if flipped:
+        factors = dict.fromkeys(
+            "the shared learning rate" if is_headline(e) or not card.factors else card.factors for e, card in flipped
+        )
+        return Verdict(claim, "depends", f"on the recipe: {counted}, but not with {'; '.join(factors)}")
+    return Verdict(claim, outcome, counted)
+
+
+def count(cards: Sequence[Card]) -> str:
+    """`5 of 7`: how many have the outcome that most have."""
+    outcomes = [card.outcome for card in cards]
+    parts = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]
+    return " and ".join(parts) + f" of {len(cards)}"
+
+
+def name_factor(cards: Sequence[Card]) -> str:
+    """What separates cells that contradict each other: data, size, or both."""
+
+    def separates(groups: dict[object, set[str]]) -> bool:
+        return not any({"supported", "refuted"} <= outcomes for outcomes in groups.values())
+
+    by_data: dict[object, set[str]] = {}
+    by_size: dict[object, set[str]] = {}
+    for card in cards:
+        by_data.setdefault(card.dataset, set()).add(card.outcome)
+        by_size.setdefault(card.px, set()).add(card.outcome)
+    if separates(by_data):
+        return "data set"
+    return "size" if separates(by_size) else "size and data set"
+
+
+def judge_published(found: Sequence[Evidence]) -> list[Verdict]:
+    """Every claim that something published speaks of."""
+    spoken = {card.claim for evidence in found for card in evidence.cards}
+    return [judge_claim(claim, found) for claim in CLAIMS if claim in spoken]

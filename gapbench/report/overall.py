@@ -1,0 +1,56 @@
+"""The README's one number a measure, over all data sets and sizes: a stratified bootstrap that keeps the pairs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gapbench.analysis.evidence import Evidence
+from gapbench.analysis.pairs import cells, paired_values
+from gapbench.analysis.stats import Interval
+from gapbench.analysis.strata import stratified_interval
+from gapbench.analysis.verdicts import is_headline
+from gapbench.report.table import number, signed_points
+
+
+class Measure(NamedTuple):
+    """A row; `{level}` and `{target}` are each experiment's own primary ones."""
+
+    name: str
+    title: str
+    ratio: bool = False
+
+
+MEASURES = (
+    Measure("test_error", "test error, points"),
+    Measure("overfit_at_{level:g}", "overfit at matched train loss, points"),
+    Measure("overfit_final", "overfit at the last step, points"),
+    Measure("steps_to_{target:g}", "steps to the target, ratio", ratio=True),
+)
+
+
+def overall_interval(found: Sequence[Evidence], measure: Measure, regime: str) -> tuple[Interval, int]:
+    """gap against flatten over the headline experiments, every cell alike, and how many cells there are."""
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    for evidence in filter(is_headline, found):
+        experiment = evidence.experiment
+        name = measure.name.format(level=experiment.train_losses[0], target=experiment.targets[0])
+        for cell in cells(evidence.measures, experiment):
+            if cell.regime == regime:
+                _, reference, treatment = paired_values(evidence.measures, cell, experiment.pair, name)
+                pairs.append((reference, treatment))
+    return stratified_interval([pair[0] for pair in pairs], [pair[1] for pair in pairs], measure.ratio), len(pairs)
+
+
+def overall(found: Sequence[Evidence]) -> str:
+    """One row a measure, a column a regime."""
+    lines = ["| gap against flatten, over all data sets and sizes | shared regime | tuned regime |", "|---|---|---|"]
+    for measure in MEASURES:
+        show = number if measure.ratio else signed_points
+        texts = []
+        for regime in ("shared", "tuned"):
+            interval, strata = overall_interval(found, measure, regime)
+            between = f"[{show(interval.low)}, {show(interval.high)}]"
+            texts.append(f"{show(interval.estimate)} {between}, n={interval.n} in {strata} cells")
+        lines.append(f"| {measure.title} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
