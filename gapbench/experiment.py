@@ -94,9 +94,13 @@ class Experiment(Declaration):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """The fields of the spec, beside data set and size, in which its cells differ."""
-        rows = [spec.cell_row for spec in self.runs]
-        return tuple(name for name in rows[0] if name not in ("dataset", "px") and len({r[name] for r in rows}) > 1)
+        """The fields beside data set and size in which the cells differ, without those that follow from another."""
+        rows, kept = [spec.cell_row for spec in self.runs], ["dataset", "px"]
+        for name in rows[0]:
+            follows = any(len({(r[other], r[name]) for r in rows}) == len({r[other] for r in rows}) for other in kept)
+            if not follows:
+                kept.append(name)
+        return tuple(kept[2:])
 
     @property
     def arms(self) -> tuple[str, ...]:

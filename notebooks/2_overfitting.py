@@ -18,7 +18,8 @@
 #
 # Overfit is train accuracy minus test accuracy, both evaluated in eval mode. At the last step it confounds speed
 # with regularisation: a head that has learnt less has also overfitted less. So the primary measure compares the
-# heads where their *train loss* is equal, and asks for test error as well.
+# heads where their *train loss* is equal, and asks for test error as well. In the shared regime both heads have one
+# recipe; in the tuned regime each has the learning rate that it would choose on validation images of other seeds.
 
 # %%
 from pathlib import Path
@@ -32,7 +33,7 @@ evidence = load_evidence(Path("../results/published") / EXPERIMENT)
 print(evidence.experiment.question)
 
 # %%
-figures.show("overfit_by_size", evidence)
+figures.show("along_axis", evidence)
 # %% [markdown]
 # Each dot is a pair: two runs with the same images, initial backbone and batch order that differ in the head alone.
 
@@ -42,11 +43,17 @@ figures.show("paired_differences", evidence)
 # One size and one measure, pair by pair.
 
 # %%
-PX, MEASURE = 28, "test_error"  # change me: another size, or "overfit_final", "overfit_best_val", "overfit_area"
-dataset = evidence.experiment.runs[0].task.dataset
-seeds, flatten, gap = paired_values(evidence.measures, evidence.experiment, (dataset, PX), MEASURE)
+REGIME, PX, MEASURE = "tuned", 28, "test_error"  # change me: "overfit_final", "overfit_best_val", "overfit_area"
+cell = next(cell for cell in evidence.experiment.cells if (cell.regime, cell.px) == (REGIME, PX))
+seeds, flatten, gap = paired_values(evidence.measures, cell, evidence.experiment.pair, MEASURE)
 for seed, a, b in zip(seeds, flatten, gap, strict=True):
     print(f"seed {seed}: flatten {a:.3f}, gap {b:.3f}, difference {b - a:+.3f}")
 
+# %% [markdown]
+# Seven readings side by side, and how many pairs it would take to find half a point.
+
 # %%
 tables.overfitting_table(evidence)
+
+# %%
+tables.power_table(evidence)

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Does averaging slow convergence down?
 #
-# Steps until the validation accuracy stays above a target that was fixed in advance, from pilot runs on other seeds.
+# Steps until the validation accuracy stays above a target that was fixed in advance, from tuning runs on other seeds.
 # A run that never gets there is censored at the last step: it is neither dropped nor counted as just in time.
 
 # %%
@@ -37,10 +37,20 @@ figures.show("time_to_target", evidence)
 tables.convergence_table(evidence)
 
 # %% [markdown]
+# The usual account of why: averaging divides the gradient by H'·W'. The table has that prediction beside what was
+# measured at the initial weights; the figure follows the norms along training.
+
+# %%
+tables.gradients_table(evidence)
+
+# %%
+figures.show("gradients", evidence)
+
+# %% [markdown]
 # One head at one size, run by run.
 
 # %%
-PX, HEAD = 28, "gap"  # change me
+REGIME, PX, HEAD = "tuned", 28, "gap"  # change me
 target = f"{evidence.experiment.targets[0]:g}"
-rows = evidence.measures.query("px == @PX and head == @HEAD")
+rows = evidence.measures.query("regime == @REGIME and px == @PX and head == @HEAD")
 rows[["seed", f"steps_to_{target}", f"reached_{target}", "best_val_accuracy", "train_loss_final"]]

@@ -29,6 +29,7 @@ from gapbench.report.drawing import (
     render,
 )
 from gapbench.report.gradients import draw_gradients, has_gradients
+from gapbench.report.signs import draw_signs, has_factors
 from gapbench.report.speed_figures import draw_roofline, draw_throughput_ratio
 
 WIDEST = 5  # cells of a regime side by side
@@ -244,6 +245,7 @@ DRAW: dict[str, tuple[Callable[[Evidence], Figure], Callable[[Evidence], bool]]]
     "along_axis": (draw_along_axis, has_axis),
     "forest": (draw_forest, lambda e: has_more_arms(e) and not has_ladder(e)),
     "ladder": (draw_ladder, has_ladder),
+    "signs": (draw_signs, has_factors),
     "learning_curves": (draw_learning_curves, is_narrow),
     "paired_differences": (draw_paired_differences, is_narrow),
     "time_to_target": (draw_time_to_target, is_narrow),

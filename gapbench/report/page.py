@@ -14,6 +14,7 @@ CAPTIONS = {
     "along_axis": "Does the head's effect grow along the axis? Means with 95 % intervals over seeds.",
     "forest": "What remains of the difference when one thing is taken away? Each row against gap, 95 % intervals.",
     "ladder": "Is there a dose and a response? From gap (1) to flatten (the whole grid), two initialisations.",
+    "signs": "Does the difference survive another recipe? gap against flatten in every cell, 95 % intervals.",
     "learning_curves": "How fast, and how far apart? Test (solid) and train (dashed) accuracy;"
     " bands are 95 % intervals over seeds.",
     "paired_differences": "Is it real? One dot a pair of runs that differ in the head alone.",
