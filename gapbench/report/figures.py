@@ -43,11 +43,16 @@ def by_regime(evidence: Evidence) -> dict[str, list[Cell]]:
     return found
 
 
+def title(rows: dict[str, list[Cell]], cell: Cell) -> str:
+    """A panel's title; the regime is said where there are two."""
+    return f"{cell.regime}, {cell.label}" if len(rows) > 1 else cell.label
+
+
 def draw_learning_curves(evidence: Evidence) -> Figure:
     """Train and test accuracy over steps, mean and 95 % band over seeds: a row a regime, a panel a cell."""
     rows = by_regime(evidence)
     figure, axes = panel_grid(len(rows), max(map(len, rows.values())), sharey=True)
-    for line, (regime, found) in zip(axes, rows.items(), strict=True):
+    for line, found in zip(axes, rows.values(), strict=True):
         for ax, cell in zip(line, found, strict=False):
             for arm, colour in zip(evidence.experiment.pair, COLOURS, strict=True):
                 runs = cell_rows(evidence.measures, cell, arm)["run_id"]
@@ -60,7 +65,7 @@ def draw_learning_curves(evidence: Evidence) -> Figure:
                     low, high = stats.mean_band(matrix)
                     ax.plot(steps, matrix.mean(axis=0), dash, color=colour, label=f"{arm}, {split}")
                     ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-            ax.set_title(f"{regime}, {cell.label}", fontsize=10)
+            ax.set_title(title(rows, cell), fontsize=10)
             ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         in_percent(line[0].yaxis)
         line[0].set_ylabel("accuracy")
@@ -107,7 +112,7 @@ def draw_along_axis(evidence: Evidence) -> Figure:
             "val_accuracy_final": "validation accuracy",
             f"steps_to_{target:g}": f"steps to {target:.0%}",
         }
-    axis = AXES[experiment.axis]
+    axis, regimes = AXES[experiment.axis], measures["regime"].nunique()
     others = [name for name in ("regime", "px") if name != experiment.axis]
     lines = list(measures.groupby([*others, *(f for f in experiment.factors if f != experiment.axis)], sort=False))
     figure, axes = panel_grid(len(lines), len(titles), sharex=True)
@@ -130,7 +135,7 @@ def draw_along_axis(evidence: Evidence) -> Figure:
                 in_percent(ax.yaxis, None)
             if line is axes[0]:
                 ax.set_title(title, fontsize=11)
-        named = dict(zip(others, key, strict=False))
+        named = {name: value for name, value in zip(others, key, strict=False) if name != "regime" or regimes > 1}
         line[0].set_ylabel(", ".join(f"{value} px" if name == "px" else str(value) for name, value in named.items()))
     for ax in axes[-1]:
         ax.set_xlabel(axis.label)
@@ -144,7 +149,7 @@ def draw_time_to_target(evidence: Evidence) -> Figure:
     target = f"{experiment.targets[0]:g}"
     rows = by_regime(evidence)
     figure, axes = panel_grid(len(rows), max(map(len, rows.values())), sharey=True)
-    for line, (regime, found) in zip(axes, rows.items(), strict=True):
+    for line, found in zip(axes, rows.values(), strict=True):
         for ax, cell in zip(line, found, strict=False):
             for i, (arm, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
                 runs = cell_rows(evidence.measures, cell, arm)
@@ -158,7 +163,7 @@ def draw_time_to_target(evidence: Evidence) -> Figure:
                 if not reached.all():  # censored runs: still short of the target at the last step
                     ax.plot(horizon, left[-1], MARKERS[i], color=colour, markersize=8, clip_on=False)
             ax.set(ylim=(0, 1.02))
-            ax.set_title(f"{regime}, {cell.label}", fontsize=10)
+            ax.set_title(title(rows, cell), fontsize=10)
             ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         in_percent(line[0].yaxis)
         line[0].set_ylabel(f"runs still below {experiment.targets[0]:.0%}")
