@@ -10,7 +10,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from gapbench.cli_read import DATA_COMMANDS, REPRODUCED, at_least, compare, params, report
+from gapbench.cli_read import DATA_COMMANDS, REPRODUCED, at_least, compare, params, power, report
 from gapbench.cli_time import time
 from gapbench.spec import UserError
 
@@ -150,7 +150,7 @@ def data() -> int:
 
 
 COMMANDS: dict[str, Any] = {
-    command.__name__: command for command in (run, report, compare, time, params, status, verify, data)
+    command.__name__: command for command in (run, report, compare, power, time, params, status, verify, data)
 }
 
 

@@ -1,4 +1,4 @@
-"""The subcommands that train nothing: report, compare, params, and those of `gapbench data`."""
+"""The subcommands that train nothing: report, compare, power, params, and those of `gapbench data`."""
 
 import sys
 from pathlib import Path
@@ -105,6 +105,26 @@ def compare(folder: Positional[Path], published: Path | None = None) -> int:
         print(f"  {line}")
     print("the published result holds here" if result.holds else "the published result does NOT hold here in full")
     return 0 if result.holds else 1
+
+
+def power(experiment: Positional[str], margin: float | None = None) -> int:
+    """How many pairs a margin would take, from the spread that the records show; trains nothing.
+
+    $ gapbench power size_sweep --margin 0.002
+
+    $ gapbench power results/published/size_sweep
+
+    Args:
+        experiment: A folder of records, or the name of an experiment that was run.
+        margin: The smallest difference that matters, a fraction: 0.002 is 0.2 points (default: the claims' margins).
+    """
+    from gapbench.analysis.evidence import load_evidence
+    from gapbench.report.power import power_table
+
+    if margin is not None and not 0 < margin < 1:
+        raise UserError(f"--margin {margin:g}: a fraction above 0 and below 1, such as 0.002 for 0.2 points")
+    print(power_table(load_evidence(folder_of(experiment)), margin).markdown, end="")
+    return 0
 
 
 def params(

@@ -9,6 +9,8 @@ import pytest
 from records_maker import experiment, record, sweep, write_folder
 
 from gapbench import cli
+from gapbench.analysis.evidence import Evidence
+from gapbench.report.power import power_table
 from gapbench.spec import UserError
 
 DECLARED = experiment(seeds=2)
@@ -162,6 +164,11 @@ def test_params_refuses_a_file_that_is_no_spec(
         (["time", "--px", "28", "2"], "--px 2: "),
         (["report"], "report"),
         (["report", "nowhere"], "no records in 'nowhere'"),
+        *(
+            (["power", "nowhere", "--margin", m], f"--margin {m}: a fraction above 0")
+            for m in ("0", "-0.1", "2", "nan")
+        ),
+        (["power", "nowhere"], "no records in 'nowhere'"),
         (["compare", "nowhere"], "experiment.json is missing"),
         (["verify", "nowhere.json"], "nowhere.json"),
     ],
@@ -176,6 +183,17 @@ def test_bad_input_is_one_line_with_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert message in refused(arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_power_prints_the_table_of_the_margin_that_is_asked_for(
+    sweep_folder: Path, evidence: Evidence, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["power", str(sweep_folder), "--margin", "0.002"]) == 0
+    table = power_table(evidence, 0.002)
+    assert capsys.readouterr().out == table.markdown
+    assert {row[list(table.columns).index("margin, points")] for row in table.shown} == {"0.2"}
+    assert cli.main(["power", str(sweep_folder)]) == 0
+    assert capsys.readouterr().out == power_table(evidence).markdown
 
 
 def test_a_traceback_comes_only_with_debug(refused: Callable[[list[str]], str]) -> None:
