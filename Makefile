@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the published results: about 8 min on two cores, seconds when done
+reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the published results: 10 to 30 min on two cores, seconds when done
 	$(BIN)/gapbench run $(EXPERIMENT) || [ $$? -eq 1 ]  # 1: some runs failed, which the report says
 	$(BIN)/gapbench time $(EXPERIMENT) --once
 	$(BIN)/gapbench report results/reproduced/$(NAME)

@@ -55,11 +55,16 @@ def table_files(tables: Sequence[Table]) -> dict[str, bytes]:
 
 
 def verdict_lines(evidence: Evidence | Race) -> list[str]:
-    """One line a claim: the verdict over all sizes, and the sizes behind it; of a race, one line an entry."""
+    """One line a claim and regime: the verdict over all sizes, and the sizes behind it; of a race, one line an entry."""
     if isinstance(evidence, Race):
         return speed_lines(evidence)
     overall = [card for card in evidence.cards if card.px is None]
-    return [f"{evidence.name}: {card.claim} {card.title}: {card.outcome} ({card.note})" for card in overall]
+    return [
+        f"{evidence.name}: {card.claim} {card.title}: {card.outcome}"
+        + ("" if card.regime == "any" else f" in the {card.regime} regime")
+        + f" ({card.note})"
+        for card in overall
+    ]
 
 
 def claims_json(cards: list[Card]) -> str:
