@@ -34,8 +34,8 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
         deciding = [card for evidence, card in cells if is_headline(evidence) and card.regime == "tuned"]
         if not deciding:
             return Verdict(claim, "undecided", "no tuned regime is published yet")
-    else:
-        deciding = [card for _, card in cells]
+    else:  # exact counts and timings know no regime; other experiments repeat the headlines' nets
+        deciding = [card for evidence, card in cells if is_headline(evidence)] or [card for _, card in cells]
     outcome = overall([card.outcome for card in deciding] or ["undecided"])
     regime = "tuned cells" if claim in TESTED else "cells"
     counted = f"{count(deciding)} {regime} of {', '.join(dict.fromkeys(card.dataset for card in deciding))}"

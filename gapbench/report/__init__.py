@@ -55,7 +55,7 @@ def table_files(tables: Sequence[Table]) -> dict[str, bytes]:
 
 
 def verdict_lines(evidence: Evidence | Race) -> list[str]:
-    """One line a claim and regime: the verdict over all sizes, and the sizes behind it; of a race, one line an entry."""
+    """One line a claim and regime: the verdict over all sizes and the sizes behind it; of a race, one an entry."""
     if isinstance(evidence, Race):
         return speed_lines(evidence)
     overall = [card for card in evidence.cards if card.px is None]

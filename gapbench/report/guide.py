@@ -19,6 +19,14 @@ def ends(values: Sequence[float], text: Callable[[float], str]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def compare(differences: Sequence[float]) -> str:
+    """`1.54 to 4.01 points higher`."""
+    if min(differences) > 0 or max(differences) < 0:
+        size = ends([abs(100 * value) for value in differences], number)
+        return f"{size} points {'higher' if min(differences) > 0 else 'lower'}"
+    return f"between {signed_points(min(differences))} and {signed_points(max(differences))} points higher"
+
+
 def deciding(found: Sequence[Evidence], claim: str) -> list[Card]:
     """A claim's cells of the headline experiments, in the tuned regime where it has regimes."""
     cards = [card for evidence in found if is_headline(evidence) for card in evidence.cards if card.px]
@@ -28,8 +36,8 @@ def deciding(found: Sequence[Evidence], claim: str) -> list[Card]:
 def say_parameters(found: Sequence[Evidence], verdict: Verdict) -> str:
     """C1."""
     smallest = min(deciding(found, "C1"), key=lambda card: card.estimate)
-    when = "**Average (GAP) when parameters count**" if verdict.outcome == "supported" else "Parameters decide nothing"
-    return f"{when}: at {smallest.px} px the {smallest.note}."
+    told = f"at {smallest.px} px the whole net has {smallest.estimate:.0%} of the parameters ({smallest.note})"
+    return f"**Average (GAP) when parameters count**: {told}." if verdict.outcome == "supported" else f"{told}."
 
 
 def say_overfitting(found: Sequence[Evidence], verdict: Verdict) -> str:
@@ -41,12 +49,12 @@ def say_overfitting(found: Sequence[Evidence], verdict: Verdict) -> str:
         for row in compare_pairs(evidence.measures, evidence.experiment, "test_error").to_dict("records")
         if row["regime"] == "tuned"
     ]
-    told = f"at equal steps, each at its own rate, test error with GAP is {ends(errors, signed_points)} points away"
+    told = f"at equal steps, each at its own rate, test error with GAP is {compare(errors)}"
     texts = {
         "supported": f"**Average against overfitting**: {told}.",
-        "refuted": f"**Do not average to generalise better**: {told} (above zero: worse).",
-        "depends": f"**Against overfitting it depends** ({verdict.why}): {told} (above zero: worse).",
-        "undecided": f"Whether averaging suppresses overfitting is undecided: {told} (above zero: worse).",
+        "refuted": f"**Do not average to generalise better**: {told}.",
+        "depends": f"**Against overfitting it depends** ({verdict.why}): {told}.",
+        "undecided": f"Whether averaging suppresses overfitting is undecided: {told}.",
     }
     return texts[verdict.outcome]
 
