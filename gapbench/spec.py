@@ -93,10 +93,8 @@ class Recipe(Declaration):
         return (*map(round, grid), self.steps)
 
 
-ARM_FIELDS = (
-    "dropout",
-    "head_weight_decay",
-)  # of a recipe: what it does to the head alone, and so part of what is compared
+# Of a recipe: what it does to the head alone, and so part of what is compared.
+ARM_FIELDS = ("dropout", "head_weight_decay")
 
 
 class RunSpec(Declaration):

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gapbench.analysis.claims import CLAIMS, Card
 from gapbench.analysis.evidence import Evidence
 from gapbench.report.setting import completeness
-from gapbench.report.table import Table
+from gapbench.report.table import Table, p_value
 
 CAPTIONS = {
     "along_axis": "Does the head's effect grow along the axis? Means with 95 % intervals over seeds.",
@@ -37,7 +37,7 @@ def card_view(card: Card) -> dict[str, str]:
         "estimate": card.show(card.estimate),
         "interval": card.interval,
         "n": card.pairs,
-        "p": "–" if card.p_adjusted != card.p_adjusted else f"{card.p_adjusted:.3f}",
+        "p": p_value(card.p_adjusted),
         "note": card.note,
     }
 
