@@ -89,7 +89,7 @@ def test_an_undecided_verdict_says_how_many_pairs_would_decide() -> None:
 
     verdict = judge_claim("C5", [headline(effect, sizes=(8,))])
     assert verdict.outcome == "undecided"
-    assert verdict.why.startswith("1 undecided of 1 tuned cells of digits; about ")
+    assert verdict.why.startswith("1 undecided of 1 tuned cells of digits; open: digits, 8 px (about ")
     pairs = int(verdict.why.split("about ")[1].split()[0])
     card = next(c for c in headline(effect, sizes=(8,)).cards if c.claim == "C5" and c.regime == "tuned" and c.px)
     # n · (reach / distance)²: the end that faces 1.05 is the lower one, as the estimate is above it

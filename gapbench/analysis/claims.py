@@ -255,6 +255,8 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
             fields["pairs_to_decide"] = needed([((fields, CLAIMS["C5"].margin), answer)])
         note = ", ".join(f"{head} {r.sum()} of {len(r)}" for head, r in zip(experiment.pair, reached, strict=True))
         note = f"{fields.pop('note', '')}target {target} reached by {note}"
+        if cut is not None and not cut.all():
+            note += "; the answer is a bound on the wrong side, which longer runs would mend and more pairs would not"
         cards.append(card_of(row, "C5", note=note, **fields))
     return cards
 

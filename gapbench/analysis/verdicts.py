@@ -42,8 +42,8 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
     if outcome == "depends":
         return Verdict(claim, outcome, f"on the {name_factor(deciding)}: {counted}")
     if outcome == "undecided":
-        needed = [card.pairs_to_decide for card in deciding if card.outcome == "undecided" and card.pairs_to_decide]
-        return Verdict(claim, outcome, counted + (f"; about {max(needed)} pairs would decide" if needed else ""))
+        open_cells = [card for card in deciding if card.outcome == "undecided"]
+        return Verdict(claim, outcome, f"{counted}; open: {'; '.join(map(say_open, open_cells))}")
     flipped = [(e, card) for e, card in cells if card not in deciding and card.outcome == OPPOSITE[outcome]]
     if flipped:
         factors = dict.fromkeys(
@@ -51,6 +51,12 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
         )
         return Verdict(claim, "depends", f"on the recipe: {counted}, but not with {'; '.join(factors)}")
     return Verdict(claim, outcome, counted)
+
+
+def say_open(card: Card) -> str:
+    """An undecided cell, and what would decide it."""
+    mend = f"about {card.pairs_to_decide:,} pairs" if card.pairs_to_decide else "longer runs"
+    return f"{card.dataset}, {card.where} ({mend} would decide)"
 
 
 def count(cards: Sequence[Card]) -> str:
