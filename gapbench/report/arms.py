@@ -173,7 +173,7 @@ def draw_ladder(evidence: Evidence) -> Figure:
                 ax.set_title(measure.title, fontsize=11)
         line[0].set_ylabel(place(cell))
     for ax in axes[-1]:
-        ax.set_xlabel("grid side g (1: gap, last: flatten)", fontsize=10)
+        ax.set_xlabel("g (1: gap, last: flatten)", fontsize=10)
     legend_above(figure, axes[0][0], 2)
     return figure
 
