@@ -47,7 +47,7 @@ check: $(STAMP) ## fail if anything derived from the published records differs b
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md --check
 
 notebooks: $(STAMP) ## execute the four notebooks on the published records: about 1 min
-	$(BIN)/jupytext --quiet --sync notebooks/*.py
+	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py  # the text files are the source
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 bench: $(STAMP) ## throughput of the pair on this machine's devices, by input size and batch: about 5 min on a CPU core
