@@ -7,6 +7,7 @@ import pandas as pd
 
 from gapbench.analysis import stats
 from gapbench.experiment import Cell, Experiment
+from gapbench.spec import RunSpec
 
 CELL = list(Cell._fields)  # what a table's row is
 NUMBERS = ("estimate", "low", "high", "sign_flip_p", "wilcoxon_p", "correlation", "probability_gap_lower")
@@ -18,10 +19,23 @@ def cell_rows(measures: pd.DataFrame, cell: Cell, arm: str | None = None) -> pd.
     return measures[inside if arm is None else inside & (measures["arm"] == arm)]
 
 
+def trained_cells(measures: pd.DataFrame, experiment: Experiment) -> dict[Cell, tuple[RunSpec, ...]]:
+    """The declared runs of each cell of which one is trained, in the order of the declaration."""
+    found = set(measures[CELL].itertuples(index=False, name=None))
+    return {cell: specs for cell, specs in experiment.cells.items() if tuple(cell) in found}
+
+
 def cells(measures: pd.DataFrame, experiment: Experiment) -> list[Cell]:
     """The declared cells of which there is a trained run, in the order of the declaration."""
-    found = set(measures[CELL].itertuples(index=False, name=None))
-    return [cell for cell in experiment.cells if tuple(cell) in found]
+    return list(trained_cells(measures, experiment))
+
+
+def cells_by_regime(measures: pd.DataFrame, experiment: Experiment) -> dict[str, list[Cell]]:
+    """The trained cells of each regime."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells(measures, experiment):
+        found.setdefault(cell.regime, []).append(cell)
+    return found
 
 
 def paired_values(
@@ -48,9 +62,9 @@ def compare_pairs(
     """
     reference_arm, treatment_arm = pair or experiment.pair
     rows: list[dict[str, Any]] = []
-    for cell in cells(measures, experiment):
+    for cell, specs in trained_cells(measures, experiment).items():
         _, reference, treatment = paired_values(measures, cell, (reference_arm, treatment_arm), measure)
-        expected = sum(spec.arm == treatment_arm for spec in experiment.cells[cell])
+        expected = sum(spec.arm == treatment_arm for spec in specs)
         row: dict[str, Any] = cell._asdict()
         row |= {"measure": measure, "pairs_left_out": expected - len(reference)}
         means = [f"{arm}_mean" for arm in (reference_arm, treatment_arm)]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import cell_rows, cells, compare_pairs
+from gapbench.analysis.pairs import cell_rows, cells_by_regime, compare_pairs
 from gapbench.report.drawing import COLOURS, DASHES, legend_above, panel_grid
 from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.table import Columns, Table, between, number
@@ -50,10 +50,7 @@ def gradients_table(evidence: Evidence) -> Table:
 def draw_gradients(evidence: Evidence) -> Figure:
     """Gradient norms over steps, geometric mean over seeds: solid the backbone's, dashed the head's; a row a regime."""
     norms = {record.run_id: record.gradients for record in evidence.records}
-    found = cells(evidence.measures, evidence.experiment)
-    rows = {
-        regime: [cell for cell in found if cell.regime == regime] for regime in dict.fromkeys(c.regime for c in found)
-    }
+    rows = cells_by_regime(evidence.measures, evidence.experiment)
     figure, axes = panel_grid(len(rows), max(map(len, rows.values())), sharey=True, sharex=True)
     for line, (regime, own_cells) in zip(axes, rows.items(), strict=True):
         for ax, cell in zip(line, own_cells, strict=False):
