@@ -23,7 +23,18 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 
-class Curve(Declaration):
+class Table(Declaration):
+    """Columns side by side, a row an evaluation."""
+
+    @model_validator(mode="after")
+    def _columns_are_equally_long(self) -> "Table":
+        if len({len(column) for _, column in self}) > 1:
+            *names, last = (name for name, _ in self)
+            raise ValueError(f"the columns {', '.join(names)} and {last} differ in length")
+        return self
+
+
+class Curve(Table):
     """The evaluations as equally long columns, one row a step and split."""
 
     step: tuple[int, ...] = ()
@@ -31,25 +42,13 @@ class Curve(Declaration):
     loss: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()  # mean cross entropy, nats
     accuracy: tuple[Accuracy, ...] = ()  # fraction
 
-    @model_validator(mode="after")
-    def _columns_are_equally_long(self) -> "Curve":
-        if len({len(self.step), len(self.split), len(self.loss), len(self.accuracy)}) > 1:
-            raise ValueError("the columns step, split, loss and accuracy differ in length")
-        return self
 
-
-class Gradients(Declaration):
+class Gradients(Table):
     """L2 norms of one batch's gradient, in the step that begins at each evaluation but the last; column by column."""
 
     step: tuple[int, ...] = ()
     backbone: tuple[NonNegative, ...] = ()
     head: tuple[NonNegative, ...] = ()
-
-    @model_validator(mode="after")
-    def _columns_are_equally_long(self) -> "Gradients":
-        if len({len(self.step), len(self.backbone), len(self.head)}) > 1:
-            raise ValueError("the columns step, backbone and head differ in length")
-        return self
 
 
 class Final(Declaration):

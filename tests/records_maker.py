@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from gapbench.analysis.claims import Card, make_cards
+from gapbench.analysis.evidence import Evidence, derive
 from gapbench.analysis.frames import curves_frame
 from gapbench.analysis.metrics import measures_frame
 from gapbench.analysis.speed import throughput_frame
@@ -181,6 +182,13 @@ def cards_of(declared: Experiment, records: list[Record], *timed: Throughput) ->
     """The judged cards by claim and size."""
     cards = make_cards(declared, records, measured(declared, records), throughput_frame(list(timed)))
     return {(card.claim, card.px): card for card in cards}
+
+
+def evidence_of(declared: Experiment, effect: Callable[[RunSpec], Curves], name: str = "made_up") -> Evidence:
+    """What follows from the records of a whole sweep that nobody timed."""
+    times = pd.DataFrame(columns=["run_id", "compile_s", "train_s", "eval_s"])
+    none = pd.DataFrame()
+    return derive(Evidence(name, declared, sweep(declared, effect), none, none, times, none, []))
 
 
 def write_folder(path: Path, declared: Experiment, records: Iterable[Record], *timed: Throughput) -> Path:

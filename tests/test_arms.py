@@ -1,23 +1,14 @@
 """Experiments with more than a pair: each arm against gap, the ladder between the ends, and where two arms cross."""
 
-import pandas as pd
 import pytest
-from records_maker import Curves, curves, experiment, sweep, wobble
+from records_maker import Curves, curves, evidence_of, experiment, wobble
 
-from gapbench.analysis.evidence import Evidence, derive
-from gapbench.experiment import Experiment
+from gapbench.analysis.evidence import Evidence
 from gapbench.report.arms import arms_frame, arms_table, rungs
 from gapbench.report.crossover import crossover_rows, crossover_table
 from gapbench.report.figures import make_figures
 from gapbench.report.tables import make_tables
 from gapbench.spec import RunSpec
-
-TIMES = pd.DataFrame(columns=["run_id", "compile_s", "train_s", "eval_s"])
-
-
-def evidence_of(declared: Experiment, effect: object) -> Evidence:
-    none = pd.DataFrame()
-    return derive(Evidence("arms", declared, sweep(declared, effect), none, none, TIMES, none, []))  # type: ignore[arg-type]
 
 
 def controls() -> Evidence:

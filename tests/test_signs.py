@@ -1,15 +1,12 @@
 """Many cells at a glance: signs with intervals, and which factors a cell is named by."""
 
-import pandas as pd
-from records_maker import Curves, curves, experiment, sweep, wobble
+from records_maker import Curves, curves, evidence_of, experiment, wobble
 
-from gapbench.analysis.evidence import Evidence, derive
+from gapbench.analysis.evidence import Evidence
 from gapbench.experiment import Experiment
 from gapbench.report.figures import make_figures
 from gapbench.report.signs import signs_table
 from gapbench.spec import RunSpec
-
-TIMES = pd.DataFrame(columns=["run_id", "compile_s", "train_s", "eval_s"])
 
 
 def declare() -> Experiment:
@@ -33,8 +30,7 @@ def effect(spec: RunSpec) -> Curves:
 
 
 def evidence() -> Evidence:
-    declared, none = declare(), pd.DataFrame()
-    return derive(Evidence("recipes", declared, sweep(declared, effect), none, none, TIMES, none, []))
+    return evidence_of(declare(), effect)
 
 
 def test_a_field_that_follows_from_another_names_no_cell() -> None:

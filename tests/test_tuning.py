@@ -1,17 +1,14 @@
 """The tuned rate: the best validation accuracy at the last step, over seeds and sizes, by one rule for both heads."""
 
-import pandas as pd
 import pytest
-from records_maker import Curves, curves, experiment, measured, record, sweep
+from records_maker import Curves, curves, evidence_of, experiment, measured, record, sweep
 
-from gapbench.analysis.evidence import Evidence, derive
 from gapbench.analysis.tuning import derive_rules, tuning_frame
 from gapbench.experiment import Experiment, grid
 from gapbench.report.setting import setting
 from gapbench.report.tuning import tuning_table
 from gapbench.spec import Backbone, Recipe, RunSpec, Task
 
-TIMES = pd.DataFrame(columns=["run_id", "compile_s", "train_s", "eval_s"])
 RATES = (1e-3, 1e-2, 1e-1)
 BEST = {("flatten", 8): (0.90, 0.94, 0.5), ("flatten", 12): (0.90, 0.94, 0.5)}  # accuracy by rate
 BEST |= {("gap", 8): (0.5, 0.80, 0.84), ("gap", 12): (0.5, 0.90, 0.84)}
@@ -73,8 +70,7 @@ def test_target_and_train_loss_are_those_of_the_weakest_tuned_and_of_every_used_
 
 
 def test_the_table_marks_the_chosen_rate() -> None:
-    declared, none = declare(), pd.DataFrame()
-    evidence = derive(Evidence("lr", declared, sweep(declared, learn), none, none, TIMES, none, []))
+    evidence = evidence_of(declare(), learn)
     table = tuning_table(evidence)
     assert [row[-1] for row in table.shown] == ["", "chosen", "", "", "chosen", ""]
     assert setting(evidence) in table.caption

@@ -1,27 +1,22 @@
 """One verdict over everything published: the tuned regime decides, a factor flips it, and undecided says how many."""
 
-import pandas as pd
-import pytest
-from records_maker import Curves, curves, experiment, sweep, wobble
+from collections.abc import Callable
 
-from gapbench.analysis.evidence import Evidence, derive
+import pytest
+from records_maker import Curves, curves, evidence_of, experiment, wobble
+
+from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.verdicts import judge_claim, judge_published
-from gapbench.experiment import Experiment
 from gapbench.report.guide import guide
 from gapbench.report.overall import overall
 from gapbench.report.readme import cells, verdicts
 from gapbench.spec import RunSpec
 
+Effect = Callable[[RunSpec], Curves]
 TUNED = {"tuned": {"flatten": 1e-2, "gap": 5e-2}, "tuned_on": "learning_rate"}  # flatten's is the shared one
-TIMES = pd.DataFrame(columns=["run_id", "compile_s", "train_s", "eval_s"])
 
 
-def evidence_of(name: str, declared: Experiment, effect: object) -> Evidence:
-    none = pd.DataFrame()
-    return derive(Evidence(name, declared, sweep(declared, effect), none, none, TIMES, none, []))  # type: ignore[arg-type]
-
-
-def steps(shared: float, tuned: float, at_12: float | None = None) -> object:
+def steps(shared: float, tuned: float, at_12: float | None = None) -> Effect:
     """gap needs so many times flatten's 20 to 30 steps, by regime, and another number at 12 px."""
 
     def effect(spec: RunSpec) -> Curves:
@@ -36,8 +31,8 @@ def steps(shared: float, tuned: float, at_12: float | None = None) -> object:
     return effect
 
 
-def headline(effect: object, name: str = "headline", sizes: tuple[int, ...] = (8, 12)) -> Evidence:
-    return evidence_of(name, experiment(seeds=8, sizes=sizes, family=("C5",), **TUNED), effect)
+def headline(effect: Effect, name: str = "headline", sizes: tuple[int, ...] = (8, 12)) -> Evidence:
+    return evidence_of(experiment(seeds=8, sizes=sizes, family=("C5",), **TUNED), effect, name)
 
 
 def test_the_tuned_regime_decides() -> None:
@@ -46,7 +41,7 @@ def test_the_tuned_regime_decides() -> None:
 
 
 def test_a_claim_without_a_tuned_regime_is_undecided() -> None:
-    shared = evidence_of("shared", experiment(seeds=8, family=("C5",)), steps(2, 2))
+    shared = evidence_of(experiment(seeds=8, family=("C5",)), steps(2, 2), "shared")
     assert judge_claim("C5", [shared]) == ("C5", "undecided", "no tuned regime is published yet")
 
 
@@ -74,9 +69,9 @@ def test_another_experiments_factor_flips_a_verdict_and_is_named() -> None:
     declared = experiment(seeds=8, family=("C5",))
     sgd = tuple(spec.with_recipe(optimizer="sgd") for spec in declared.runs)
     recipes = evidence_of(
-        "recipes",
         experiment(seeds=8, family=("C5",), runs=declared.runs + sgd),
         lambda spec: curves(40 if spec.head == "gap" and spec.recipe.optimizer == "adamw" else 20),
+        "recipes",
     )
     verdict = judge_claim("C5", [headline(steps(2, 2)), recipes])
     assert verdict.outcome == "depends"
@@ -105,7 +100,7 @@ def whole() -> list[Evidence]:
             return curves(20 + steps, 0.2, 0.75 + error)
         return curves(60 + 3 * steps, 0.1, 0.65 + error)
 
-    return [evidence_of("headline", experiment(seeds=10, sizes=(8, 12), **TUNED), effect)]
+    return [evidence_of(experiment(seeds=10, sizes=(8, 12), **TUNED), effect, "headline")]
 
 
 def test_the_readme_leads_with_one_line_a_claim_and_a_guide_linked_to_the_claims() -> None:

@@ -8,8 +8,6 @@ import pandas as pd
 from gapbench.analysis.pairs import CELL, compare_pairs
 from gapbench.experiment import Experiment
 
-SIGNS = {-1: "lower", 0: "undecided", 1: "higher"}
-
 
 def label_readings(experiment: Experiment) -> dict[str, str]:
     """Measure to words: overfit at each matched train loss (the first is primary), then the others, then test error."""

@@ -27,15 +27,20 @@ def is_headline(evidence: Evidence) -> bool:
     return bool(evidence.experiment.tuned) and not evidence.experiment.factors
 
 
+def deciding_cards(claim: str, found: Sequence[Evidence]) -> list[Card]:
+    """A claim's cells of the headline experiments; of the tuned regime, where the claim is one about training."""
+    key = (claim, "tuned" if claim in TESTED else "any")
+    cards = [card for evidence in filter(is_headline, found) for card in evidence.cards]
+    return [card for card in cards if card.px and (card.claim, card.regime) == key]
+
+
 def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
     """The verdict on one claim."""
     cells = [(evidence, card) for evidence in found for card in evidence.cards if card.claim == claim and card.px]
-    if claim in TESTED:
-        deciding = [card for evidence, card in cells if is_headline(evidence) and card.regime == "tuned"]
-        if not deciding:
-            return Verdict(claim, "undecided", "no tuned regime is published yet")
-    else:  # exact counts and timings know no regime; other experiments repeat the headlines' nets
-        deciding = [card for evidence, card in cells if is_headline(evidence)] or [card for _, card in cells]
+    deciding = deciding_cards(claim, found)
+    if not deciding and claim in TESTED:
+        return Verdict(claim, "undecided", "no tuned regime is published yet")
+    deciding = deciding or [card for _, card in cells]  # exact counts and timings know no regime
     outcome = overall([card.outcome for card in deciding] or ["undecided"])
     regime = "tuned cells" if claim in TESTED else "cells"
     counted = f"{count(deciding)} {regime} of {', '.join(dict.fromkeys(card.dataset for card in deciding))}"

@@ -1,9 +1,10 @@
 """Every arm of an experiment against the one under test: what remains when something is taken away."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -108,6 +109,25 @@ def arms_table(evidence: Evidence) -> Table:
     return Table("arms", caption, raw, columns)
 
 
+def draw_lying(ax: Axes, y: np.ndarray, intervals: pd.DataFrame, **look: Any) -> None:
+    """Estimates with their intervals, a row each; `intervals` has the columns estimate, low, high in this order."""
+    centre, low, high = intervals.to_numpy(dtype=float).T
+    ax.errorbar(centre, y, xerr=np.abs(np.stack([centre - low, high - centre])), **look)
+
+
+def frame_differences(ax: Axes, measure: Measure, one: str, other: str) -> None:
+    """What a panel of differences, or of ratios, between two arms has around it."""
+    ax.axvline(1 if measure.ratio else 0, color="#444444", linewidth=1)
+    ax.set_title(measure.title, fontsize=11)
+    if measure.ratio:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.set_xlabel(f"{one} / {other}")
+    else:
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
+        ax.set_xlabel(f"{one} - {other}, points")
+
+
 def draw_forest(evidence: Evidence) -> Figure:
     """A forest plot: paired differences against the arm under test, a row an arm, a panel a measure."""
     frame, experiment = arms_frame(evidence), evidence.experiment
@@ -119,19 +139,9 @@ def draw_forest(evidence: Evidence) -> Figure:
             rows = frame[(frame["measure"] == measure.name) & (frame[CELL] == list(cell)).all(axis=1)].set_index("arm")
             offset = (i - (len(found) - 1) / 2) * 0.25
             look = {"fmt": MARKERS[i % 2], "color": LINES[i], "label": place(cell), "markersize": 5, "capsize": 3}
-            centre, low, high = (rows.loc[arms, name].to_numpy(dtype=float) for name in ("estimate", "low", "high"))
-            ends = np.abs(np.stack([centre - low, high - centre]))
-            ax.errorbar(centre, np.arange(len(arms)) + offset, xerr=ends, **look)  # type: ignore[arg-type]
-        ax.axvline(1 if measure.ratio else 0, color="#444444", linewidth=1)
-        ax.set_title(measure.title, fontsize=11)
+            draw_lying(ax, np.arange(len(arms)) + offset, rows.loc[arms, ["estimate", "low", "high"]], **look)
+        frame_differences(ax, measure, "arm", experiment.pair[1])
         ax.set_yticks(range(len(arms)), arms)
-        if measure.ratio:
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.set_xlabel(f"arm / {experiment.pair[1]}")
-        else:
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
-            ax.set_xlabel(f"arm - {experiment.pair[1]}, points")
     axes[0].invert_yaxis()
     legend_above(figure, axes[0], len(found))
     return figure

@@ -29,28 +29,33 @@ def crossover_rows(evidence: Evidence) -> list[tuple[str, str, Crossover]]:
     return found
 
 
+def name_lower(pair: tuple[str, str], sign: int) -> str:
+    """The arm that a crossover's sign says is lower."""
+    return {-1: pair[1], 1: pair[0], 0: "neither"}[sign]
+
+
+def bound(value: float) -> str:
+    """An end of an interval that may lie outside the range."""
+    return number(value) if np.isfinite(value) else "beyond the range" if value > 0 else "below the range"
+
+
 def crossover_table(evidence: Evidence) -> Table:
     """Where the sign of gap - flatten changes along the axis, or that it does not."""
     experiment = evidence.experiment
-    flatten, gap = experiment.pair
     raw = pd.DataFrame(
         [
             {"regime": regime, "measure": measure, **found._asdict()}
             for regime, measure, found in crossover_rows(evidence)
         ]
     )
-
-    def end(value: float) -> str:
-        return number(value) if np.isfinite(value) else "beyond the range" if value > 0 else "below the range"
-
     columns: Columns = {
         "regime": lambda r: r["regime"],
         "measure": lambda r: r["measure"].replace("_", " "),
-        "lower at the end of the range": lambda r: {-1: gap, 1: flatten, 0: "neither"}[int(r["sign"])],
+        "lower at the end of the range": lambda r: name_lower(experiment.pair, r["sign"]),
         f"from {experiment.axis.replace('_', ' ')}": lambda r: (
             number(r["estimate"]) if np.isfinite(r["estimate"]) else "throughout"
         ),
-        "95 % interval": lambda r: f"[{end(r['low'])}, {end(r['high'])}]",
+        "95 % interval": lambda r: f"[{bound(r['low'])}, {bound(r['high'])}]",
         "resamples that cross": lambda r: f"{100 * r['share']:.0f} %",
         "n": lambda r: str(r["n"]),
     }

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import cell_rows, cells, paired_values
+from gapbench.analysis.pairs import cell_rows, cells_by_regime, paired_values
 from gapbench.experiment import Cell
 from gapbench.report.arms import draw_forest, draw_ladder, has_ladder, has_more_arms
 from gapbench.report.drawing import (
@@ -37,41 +38,42 @@ WIDEST = 5  # cells of a regime side by side
 
 def by_regime(evidence: Evidence) -> dict[str, list[Cell]]:
     """The trained cells of each regime."""
-    found: dict[str, list[Cell]] = {}
-    for cell in cells(evidence.measures, evidence.experiment):
-        found.setdefault(cell.regime, []).append(cell)
-    return found
+    return cells_by_regime(evidence.measures, evidence.experiment)
 
 
-def title(rows: dict[str, list[Cell]], cell: Cell) -> str:
-    """A panel's title; the regime is said where there are two."""
-    return f"{cell.regime}, {cell.label}" if len(rows) > 1 else cell.label
+def cell_panels(evidence: Evidence, ylabel: str) -> tuple[Figure, list[tuple[Axes, Cell]]]:
+    """A row a regime, a panel a cell, over training steps, up in percent; the regime is said where there are two."""
+    rows = by_regime(evidence)
+    figure, axes = panel_grid(len(rows), max(map(len, rows.values())), sharey=True)
+    for line in axes:
+        in_percent(line[0].yaxis)
+        line[0].set_ylabel(ylabel)
+    for ax in axes[-1]:
+        ax.set_xlabel("training step")
+    lines = zip(axes, rows.values(), strict=True)
+    members = [(ax, cell) for line, found in lines for ax, cell in zip(line, found, strict=False)]
+    for ax, cell in members:
+        ax.set_title(f"{cell.regime}, {cell.label}" if len(rows) > 1 else cell.label, fontsize=10)
+        ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    return figure, members
 
 
 def draw_learning_curves(evidence: Evidence) -> Figure:
     """Train and test accuracy over steps, mean and 95 % band over seeds: a row a regime, a panel a cell."""
-    rows = by_regime(evidence)
-    figure, axes = panel_grid(len(rows), max(map(len, rows.values())), sharey=True)
-    for line, found in zip(axes, rows.values(), strict=True):
-        for ax, cell in zip(line, found, strict=False):
-            for arm, colour in zip(evidence.experiment.pair, COLOURS, strict=True):
-                runs = cell_rows(evidence.measures, cell, arm)["run_id"]
-                curves = evidence.curves[evidence.curves["run_id"].isin(runs)]
-                for split, dash in zip(("test", "train"), DASHES, strict=True):
-                    values = curves.pivot(index="seed", columns="step", values=f"{split}_accuracy").dropna()
-                    if values.empty:
-                        continue
-                    steps, matrix = values.columns.to_numpy(), values.to_numpy(dtype=float)
-                    low, high = stats.mean_band(matrix)
-                    ax.plot(steps, matrix.mean(axis=0), dash, color=colour, label=f"{arm}, {split}")
-                    ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-            ax.set_title(title(rows, cell), fontsize=10)
-            ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        in_percent(line[0].yaxis)
-        line[0].set_ylabel("accuracy")
-    for ax in axes[-1]:
-        ax.set_xlabel("training step")
-    legend_above(figure, axes[0][0], 4)
+    figure, members = cell_panels(evidence, "accuracy")
+    for ax, cell in members:
+        for arm, colour in zip(evidence.experiment.pair, COLOURS, strict=True):
+            runs = cell_rows(evidence.measures, cell, arm)["run_id"]
+            curves = evidence.curves[evidence.curves["run_id"].isin(runs)]
+            for split, dash in zip(("test", "train"), DASHES, strict=True):
+                values = curves.pivot(index="seed", columns="step", values=f"{split}_accuracy").dropna()
+                if values.empty:
+                    continue
+                steps, matrix = values.columns.to_numpy(), values.to_numpy(dtype=float)
+                low, high = stats.mean_band(matrix)
+                ax.plot(steps, matrix.mean(axis=0), dash, color=colour, label=f"{arm}, {split}")
+                ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    legend_above(figure, members[0][0], 4)
     return figure
 
 
@@ -147,29 +149,21 @@ def draw_time_to_target(evidence: Evidence) -> Figure:
     """Kaplan-Meier: the share of runs that has not reached the primary target yet."""
     experiment = evidence.experiment
     target = f"{experiment.targets[0]:g}"
-    rows = by_regime(evidence)
-    figure, axes = panel_grid(len(rows), max(map(len, rows.values())), sharey=True)
-    for line, found in zip(axes, rows.values(), strict=True):
-        for ax, cell in zip(line, found, strict=False):
-            for i, (arm, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
-                runs = cell_rows(evidence.measures, cell, arm)
-                if runs.empty:
-                    continue
-                horizon = float(runs["steps"].max())
-                reached = runs[f"reached_{target}"].to_numpy(dtype=bool)
-                curve = stats.kaplan_meier(runs[f"steps_to_{target}"].to_numpy(dtype=float), reached)
-                time, left = np.r_[curve.time, horizon], np.r_[curve.surviving, curve.surviving[-1]]
-                ax.step(time, left, DASHES[i], where="post", color=colour, label=arm, linewidth=2)
-                if not reached.all():  # censored runs: still short of the target at the last step
-                    ax.plot(horizon, left[-1], MARKERS[i], color=colour, markersize=8, clip_on=False)
-            ax.set(ylim=(0, 1.02))
-            ax.set_title(title(rows, cell), fontsize=10)
-            ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        in_percent(line[0].yaxis)
-        line[0].set_ylabel(f"runs still below {experiment.targets[0]:.0%}")
-    for ax in axes[-1]:
-        ax.set_xlabel("training step")
-    legend_above(figure, axes[0][0], 2)
+    figure, members = cell_panels(evidence, f"runs still below {experiment.targets[0]:.0%}")
+    for ax, cell in members:
+        for i, (arm, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
+            runs = cell_rows(evidence.measures, cell, arm)
+            if runs.empty:
+                continue
+            horizon = float(runs["steps"].max())
+            reached = runs[f"reached_{target}"].to_numpy(dtype=bool)
+            curve = stats.kaplan_meier(runs[f"steps_to_{target}"].to_numpy(dtype=float), reached)
+            time, left = np.r_[curve.time, horizon], np.r_[curve.surviving, curve.surviving[-1]]
+            ax.step(time, left, DASHES[i], where="post", color=colour, label=arm, linewidth=2)
+            if not reached.all():  # censored runs: still short of the target at the last step
+                ax.plot(horizon, left[-1], MARKERS[i], color=colour, markersize=8, clip_on=False)
+        ax.set(ylim=(0, 1.02))
+    legend_above(figure, members[0][0], 2)
     return figure
 
 

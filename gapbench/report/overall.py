@@ -1,7 +1,6 @@
 """The README's one number a measure, over all data sets and sizes: a stratified bootstrap that keeps the pairs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,18 +9,10 @@ from gapbench.analysis.pairs import cells, paired_values
 from gapbench.analysis.stats import Interval
 from gapbench.analysis.strata import stratified_interval
 from gapbench.analysis.verdicts import is_headline
+from gapbench.report.arms import Measure
 from gapbench.report.table import number, signed_points
 
-
-class Measure(NamedTuple):
-    """A row; `{level}` and `{target}` are each experiment's own primary ones."""
-
-    name: str
-    title: str
-    ratio: bool = False
-
-
-MEASURES = (
+MEASURES = (  # `level` and `target` are each experiment's own primary ones
     Measure("test_error", "test error, points"),
     Measure("overfit_at_{level:g}", "overfit at matched train loss, points"),
     Measure("overfit_final", "overfit at the last step, points"),

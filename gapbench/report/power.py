@@ -14,7 +14,7 @@ from gapbench.report.table import Columns, Table, between, number, p_value, sign
 def power_frame(evidence: Evidence, margin: float | None = None) -> pd.DataFrame:
     """One row a cell and measure: the spread of the paired differences, what pairing gains, and pairs for a margin.
 
-    Margins are those of the claims, in fractions (steps: of the logarithm of the ratio), or `margin` for the fractions.
+    Margins are fractions: those of claim C2, or `margin` for both of its measures.
     """
     experiment = evidence.experiment
     primary = f"overfit_at_{experiment.train_losses[0]:g}"

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from gapbench.analysis.claims import TESTED
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, compare_pairs
 from gapbench.experiment import Cell
-from gapbench.report.arms import measured
+from gapbench.report.arms import draw_lying, frame_differences, measured
 from gapbench.report.drawing import COLOURS, MARKERS, panel_grid
 from gapbench.report.setting import WHERE, setting
 from gapbench.report.table import Columns, Row, Table, number, signed_points
@@ -65,23 +64,14 @@ def signs_table(evidence: Evidence) -> Table:
 
 def draw_signs(evidence: Evidence) -> Figure:
     """gap against flatten, a row a cell, a panel a measure."""
-    frame = signs_frame(evidence)
+    frame, (flatten, gap) = signs_frame(evidence), evidence.experiment.pair
     labels = [Cell(*(row[name] for name in CELL)).factors for row in frame.to_dict("records")]
     figure, (axes,) = panel_grid(1, 3, height=0.28 * len(labels) + 1.0, sharey=True)
+    look: dict[str, Any] = {"fmt": MARKERS[1], "color": COLOURS[1], "markersize": 5, "capsize": 3}
     for ax, measure in zip(axes, measured(evidence), strict=True):
-        centre, low, high = (
-            frame[f"{measure.name}_{end}"].to_numpy(dtype=float) for end in ("estimate", "low", "high")
-        )
-        ends = np.abs(np.stack([centre - low, high - centre]))
-        look = {"fmt": MARKERS[1], "color": COLOURS[1], "markersize": 5, "capsize": 3}
-        ax.errorbar(centre, np.arange(len(labels)), xerr=ends, **look)  # type: ignore[arg-type]
-        ax.axvline(1 if measure.ratio else 0, color="#444444", linewidth=1)
-        ax.set_title(measure.title, fontsize=11)
-        if measure.ratio:
-            ax.set_xscale("log", base=2)
-        shown = (lambda value, _: f"{value:g}") if measure.ratio else (lambda value, _: f"{100 * value:+g}")
-        ax.xaxis.set_major_formatter(FuncFormatter(shown))
-        ax.set_xlabel("gap / flatten" if measure.ratio else "gap - flatten, points", fontsize=10)
+        names = [f"{measure.name}_{end}" for end in ("estimate", "low", "high")]
+        draw_lying(ax, np.arange(len(labels)), frame[names], **look)
+        frame_differences(ax, measure, gap, flatten)
     axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
     axes[0].invert_yaxis()
     return figure

@@ -198,8 +198,8 @@ def always(evidence: Evidence) -> bool:
     return True
 
 
-def is_timed(evidence: Evidence) -> bool:
-    """Whether any cell was timed."""
+def has_timings(evidence: Evidence) -> bool:
+    """Whether a timing was tried; a row may say why there is none."""
     return not evidence.throughput.empty
 
 
@@ -214,8 +214,8 @@ TABLES: tuple[tuple[Callable[[Evidence], Table], Callable[[Evidence], bool]], ..
     (convergence_table, always),
     (gradients_table, has_gradients),
     (power_table, always),
-    (throughput_table, is_timed),
-    (efficiency_table, is_timed),
+    (throughput_table, has_timings),
+    (efficiency_table, has_timings),
 )
 
 
