@@ -17,7 +17,7 @@ from gapbench.models.convolution import METHODS
 from gapbench.records import provenance, write_fields
 from gapbench.spec import Backbone
 from gapbench.stopwatch import Timed, interleave, out_of_memory
-from gapbench.timings import SHAPE, ConvolutionRow, Convolutions, needed_bytes
+from gapbench.timings import SHAPE, ConvolutionRow, Convolutions, needed_bytes, say_spent
 
 Shape = tuple[Any, ...]  # values of SHAPE
 PAYS = 1.05  # a way other than XLA's own must be so many times as fast, or it is not worth its memory
@@ -97,7 +97,7 @@ def time_convolutions(
     start, rows = time.perf_counter(), list[ConvolutionRow]()
     for cell, layer in convolutions_of(backbone, grid, image_channels):
         if time.perf_counter() - start > budget_s:
-            row = row_at(cell, layer) | {"status": "skipped", "reason": f"the time budget of {budget_s:g} s was spent"}
+            row = row_at(cell, layer) | {"status": "skipped", "reason": say_spent(budget_s)}
             rows += [ConvolutionRow(**row, method=method) for method in METHODS]
             continue
         progress(f"{cell.fleet} × {layer.px}px, {layer.c_in} to {layer.c_out} channels, {cell.precision}")

@@ -21,7 +21,7 @@ from gapbench.programs import Shape, compile_head
 from gapbench.records import provenance, write_text
 from gapbench.spec import RunSpec
 from gapbench.stopwatch import Timed, interleave, out_of_memory, warm_up
-from gapbench.timings import Canary, Throughput, TimingRow, needed_bytes
+from gapbench.timings import Canary, Throughput, TimingRow, needed_bytes, say_spent
 
 Progress = Callable[[str], None]
 
@@ -113,7 +113,7 @@ def time_device(
             reason = f"batch {full[ladder]} did not fit" if full.get(ladder, cell.batch) < cell.batch else ""
             begin = time.perf_counter()
             if begin - start + longest_s > budget_s:  # none is begun that would end beyond it
-                reason = f"the time budget of {budget_s:g} s was spent"
+                reason = say_spent(budget_s)
             if reason:
                 skipped = {**cell._asdict(), "process": process, "status": "skipped", "reason": reason}
                 rows += [TimingRow(**skipped, head=head) for head in pair]

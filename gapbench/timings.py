@@ -20,6 +20,11 @@ SHAPE = ("replicas", "px", "c_in", "c_out", "precision")  # of a fleet's convolu
 SLOW_DOWN = 0.05  # by which the canary may change before the table warns
 
 
+def say_spent(budget_s: float) -> str:
+    """Why a row is skipped; to hundredths, as the microseconds before the first cell are taken off its share."""
+    return f"the time budget of {round(budget_s, 2):g} s was spent"
+
+
 def needed_bytes(fields: Mapping[str, Any]) -> int:
     """Arguments, outputs and temporaries of a row, donated memory counted once; 0 where XLA does not say."""
     argument, output, temp, alias = (fields.get(f"{name}_bytes") or 0 for name in MEMORY)
