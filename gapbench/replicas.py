@@ -68,7 +68,7 @@ class Replica(NamedTuple):
 class Sums(NamedTuple):
     """What the host reads after a call; each has a leading replica axis there."""
 
-    lost: Int[Array, ""]  # the first step, counted from 1, whose loss is not finite; 0 while there is none
+    lost: Int[Array, ""]  # the first step, counted from 1, whose loss or gradient is not finite; 0 while there is none
     losses: Float[Array, "N"]  # summed over a chunk; 0 in chunks not evaluated
     correct: Int[Array, "N"]
     gradient: Float[Array, "2"]  # norms (`train.Pulse`) of the call's first step; 0 where it trained none
@@ -102,7 +102,7 @@ def advance(
         state, lost, first = carry
         index = inputs.order[i]
         state, (loss, norms) = train_step(graph, recipe, state, images[index], labels[index], constants)
-        lost = jnp.where((lost == 0) & ~jnp.isfinite(loss), i + 1, lost)
+        lost = jnp.where((lost == 0) & ~jnp.isfinite(loss + norms.sum()), i + 1, lost)
         return state, lost, jnp.where(i == steps[0], norms, first)
 
     def count_one(n: Int[Array, ""], sums: tuple[Array, Array]) -> tuple[Array, Array]:

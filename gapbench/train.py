@@ -231,7 +231,7 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
     """Train and evaluate one spec, step by step: the CPU driver.
 
     One compiled step is called from Python and dispatch runs ahead; the host waits only at evaluations. A loss
-    that is not finite ends the run, with the evaluations made so far.
+    or gradient that is not finite ends the run, with the evaluations made so far.
     """
     program = compile_program(spec.program, dataset.train_images.shape[-1], len(dataset.class_names))
     _, splits, order, state, constants, pairing, parameters = start_run(spec, dataset)
@@ -245,7 +245,7 @@ def train_run(spec: RunSpec, dataset: Dataset) -> Trained:
             state, pulse = program.step(state, splits.train.images[index], splits.train.labels[index], constants)
             pending.append(pulse)
         pulses = jax.device_get(pending)
-        finite = np.isfinite([pulse.loss for pulse in pulses])
+        finite = np.isfinite([(pulse.loss, *pulse.gradient) for pulse in pulses]).all(axis=-1)
         trained = time.perf_counter()
         if pulses:
             extend_gradients(gradients, done, pulses[0].gradient)
@@ -288,9 +288,12 @@ def extend_gradients(gradients: dict[str, list[Any]], step: int, norms: Float[np
 
 
 def explain_divergence(lost: int, step: int, scores: Mapping[str, Score]) -> str:
-    """Why a run ends at this evaluation; empty when it goes on. `lost`: its first step without a finite loss, or 0."""
+    """Why a run ends at this evaluation; empty when it goes on. `lost`: its first step without a finite pulse, or 0.
+
+    The loss alone can hide it: a maximum over NaN may be finite, and a head that sees only zeros has the loss log K.
+    """
     if lost:
-        return f"the training loss is not finite at step {lost}"
+        return f"the training loss or its gradient is not finite at step {lost}"
     if not all(np.isfinite(score.loss) for score in scores.values()):
         return f"an evaluated loss is not finite at step {step}"
     return ""

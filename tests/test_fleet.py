@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +20,8 @@ from gapbench.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from gapbench.cluster import initialize_cluster
 from gapbench.data import Dataset, batches, load, split
 from gapbench.fleet import Clock, Setting, Voice, find_checkpoint, judge, take_runs, train_fleet
+from gapbench.models.heads import Gap
+from gapbench.models.registry import ARGUMENTS, HEADS, nothing
 from gapbench.records import Fleet
 from gapbench.replicas import Part, Program, Sums, compile_fitting, enlist, make_mesh, make_resident, widths
 from gapbench.spec import RunSpec
@@ -285,11 +288,25 @@ def test_a_replica_that_diverges_is_reported_as_alone_and_disturbs_no_other(digi
     specs = specs_of(hypers=[(0.01, 0.0, 0.0), (1e30, 0.0, 0.0)], seeds=[0, 1], optimizer="sgd")
     (crew,) = train_fleet(specs, digits)
     reasons = [run.reason for _, run, _ in crew]
-    assert reasons == ["", "the training loss is not finite at step 2"] * 2
+    assert reasons == ["", "the training loss or its gradient is not finite at step 2"] * 2
     calm = [(spec, run._replace(state=()), f) for spec, run, f in crew]  # the weights of the diverged are nan
     check_alike(calm, [train_run(spec, digits)._replace(state=()) for spec in specs])
     assert crew[1][1].final == {}
     assert crew[1][1].curve["step"] == [0, 0, 0]
+
+
+def test_a_gradient_of_nan_ends_a_run_whose_loss_stays_finite(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spread(Gap):  # the standard deviation of one position is 0, and its gradient nan
+        def __call__(self, x: Any, drop: Any) -> Any:
+            return self.dense(drop(jnp.nan_to_num(jnp.std(x[:, :1, :1], axis=(1, 2)))))
+
+    monkeypatch.setitem(HEADS, "spread", Spread)
+    monkeypatch.setitem(ARGUMENTS, "spread", nothing)
+    spec, _ = specs_of(head="spread", seeds=[0])
+    (crew,) = train_fleet([spec], digits)
+    for trained in (train_run(spec, digits), crew[0][1]):
+        assert trained.reason == "the training loss or its gradient is not finite at step 1"
+        assert trained.final == {}
 
 
 def test_an_evaluation_is_read_by_replica_and_a_loss_that_is_not_finite_ends_a_run_there() -> None:
@@ -305,7 +322,7 @@ def test_an_evaluation_is_read_by_replica_and_a_loss_that_is_not_finite_ends_a_r
         "",
         "an evaluated loss is not finite at step 5",
         "an evaluated loss is not finite at step 5",  # in the whole split: the curve keeps its part
-        "the training loss is not finite at step 3",
+        "the training loss or its gradient is not finite at step 3",
         "earlier",
     ]
     row = {"step": [5], "split": ["val"], "loss": [1.0], "accuracy": [0.75]}  # (1 + 3) / 4 and (1 + 2) / 4
