@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gapbench.cluster import initialize_cluster
+from gapbench.factories import Factory
 from gapbench.records import SCHEMA, Fleet, Record, write_record
 from gapbench.spec import RunSpec
 
@@ -33,6 +34,20 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+class Own(NamedTuple):
+    """Where a worker finds the heads, backbones and data that a run names and gapbench does not have."""
+
+    file: Path | None  # of the experiment
+    factories: tuple[Factory, ...] = ()
+
+    def register(self) -> None:
+        """Make them known in this process."""
+        if self.file:
+            import_file(self.file)
+        for factory in self.factories:
+            factory.register()
+
+
 def find_platform() -> str:
     """JAX's default platform on this machine, in a worker that may go on to train."""
     import jax
@@ -40,18 +55,17 @@ def find_platform() -> str:
     return jax.default_backend()
 
 
-def run_cell(spec: RunSpec, out: Path, experiment: Path) -> Record:
+def run_cell(spec: RunSpec, out: Path, own: Own) -> Record:
     """Train one spec in a worker and write its record; what goes wrong in training is a record too."""
-    import_file(experiment)  # for what it registers
+    own.register()
     record, timing = train_record(spec)
     write_record(out, record, timing)
     return record
 
 
-def train_alone(spec: RunSpec, experiment: Path | None) -> Record:
+def train_alone(spec: RunSpec, own: Own) -> Record:
     """A record that is not written."""
-    if experiment:
-        import_file(experiment)
+    own.register()
     return train_record(spec)[0]
 
 
@@ -68,7 +82,7 @@ def train_record(spec: RunSpec) -> tuple[Record, dict[str, float]]:
     return trained_record(spec, dataset, trained), trained.timing
 
 
-def run_fleet(specs: Sequence[RunSpec], out: Path, experiment: Path) -> None:
+def run_fleet(specs: Sequence[RunSpec], out: Path, own: Own) -> None:
     """Train specs of one program in a worker, and write each record as soon as its crew ends; news go to a file.
 
     In a cluster every process trains, and the first writes.
@@ -79,7 +93,7 @@ def run_fleet(specs: Sequence[RunSpec], out: Path, experiment: Path) -> None:
     from gapbench.data import load
     from gapbench.fleet import Voice, train_fleet
 
-    import_file(experiment)
+    own.register()
     leads = jax.process_index() == 0
 
     def tell(**news: Any) -> None:

@@ -5,10 +5,10 @@ Heavy imports stay inside the subcommand that needs them.
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from gapbench.cli_read import DATA_COMMANDS, REPRODUCED, at_least, compare, params, power, report
 from gapbench.cli_time import time
@@ -26,6 +26,9 @@ def run(
     only: str | None = None,
     pilot: bool = False,
     driver: Literal["auto", "steps", "fleet"] = "auto",
+    settings: Annotated[tuple[str, ...], arg(name="set", metavar="FIELD=VALUE ...")] = (),
+    backbone: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None,
+    head: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None,
 ) -> int:
     """Train the missing runs of an experiment: on a CPU one worker a core, on accelerators as fleets.
 
@@ -39,6 +42,12 @@ def run(
 
     $ gapbench run size_sweep --driver fleet
 
+    $ gapbench run size_sweep --set recipe.peak_lr=0.05 task.px=20
+
+    $ gapbench run size_sweep --set head=gmp backbone.norm=group
+
+    $ gapbench run size_sweep --backbone mynets:resnet
+
     Args:
         experiment: A name in experiments/, or a path to your own file.
         out: Folder for the records (default: results/reproduced/NAME).
@@ -48,9 +57,16 @@ def run(
         pilot: Train the pilot seeds instead, into the folder's own folder `pilot`.
         driver: steps: one run at a time in each worker. fleet: all runs of one shape together, on every device of
             every host. auto: a fleet where JAX finds an accelerator, else steps.
+        settings: Set these fields of task, backbone and recipe in every run, or head in the arm under test. This, too,
+            is an experiment, with a name and folder of its own: size_sweep+recipe.peak_lr=0.05.
+        backbone: Import this backbone, from here or an installed package, and train it in place of the experiment's.
+        head: Import this head, and train it in place of the one under test.
     """
     from rich.console import Console
 
+    from gapbench.cells import Own
+    from gapbench.factories import factory_of
+    from gapbench.overrides import override
     from gapbench.progress import describe, watch_sweep
     from gapbench.sweep import cell_states, check_runnable, find_experiment, missing_runs, run_sweep, select
     from gapbench.worker import usable_cores
@@ -58,7 +74,11 @@ def run(
     at_least("seeds", seeds, 1)
     at_least("workers", workers, 1)
     path, declared = find_experiment(experiment)
-    folder = out or REPRODUCED / path.stem
+    name, notes = path.stem, tuple[str, ...]()
+    factories = [made for made in (factory_of("backbone", backbone), factory_of("head", head)) if made]
+    if settings or factories:
+        declared, name, notes = override(declared, name, settings, factories)
+    folder = out or REPRODUCED / name
     if pilot and seeds:
         raise UserError("--pilot has seeds of its own: leave out --seeds")
     if pilot:
@@ -67,10 +87,12 @@ def run(
         declared = declared.with_seeds(range(seeds))
     todo = missing_runs(declared, folder, only)
     if todo:
+        Own(None, declared.factories).register()
         check_runnable(todo)
     console = Console()
-    already = len(select(declared.runs, only)) - len(todo)
-    console.print(f"{path.stem}: {already} done, {len(todo)} to train -> {folder}", highlight=False, soft_wrap=True)
+    already = len(select(declared.all_runs, only)) - len(todo)
+    for line in (f"{name}: {already} done, {len(todo)} to train -> {folder}", *(f"  {note}" for note in notes)):
+        console.print(line, highlight=False, soft_wrap=True)
     sweep = run_sweep(path, declared, todo, folder, workers or len(usable_cores()), driver)
     try:
         done = watch_sweep(sweep, len(todo), already, console)
@@ -93,16 +115,23 @@ def status(experiment: Positional[str], out: Path | None = None) -> int:
 
     $ gapbench status size_sweep --out results/published/size_sweep
 
+    $ gapbench status results/reproduced/size_sweep+recipe.peak_lr=0.05
+
     Args:
-        experiment: A name in experiments/, or a path to your own file.
+        experiment: A name in experiments/, a path to your own file, or the folder of a run.
         out: Folder of the records (default: results/reproduced/NAME).
     """
     from collections import Counter
 
+    from gapbench.records import load_experiment
     from gapbench.sweep import cell_states, find_experiment
 
-    path, declared = find_experiment(experiment)
-    states, broken = cell_states(declared, out or REPRODUCED / path.stem)
+    if (Path(experiment) / "experiment.json").is_file():
+        declared, folder = load_experiment(Path(experiment)), Path(experiment)
+    else:
+        path, declared = find_experiment(experiment)
+        folder = REPRODUCED / path.stem
+    states, broken = cell_states(declared, out or folder)
     for cell, specs in declared.cells.items():
         for arm in dict.fromkeys(spec.arm for spec in specs):
             counts = Counter(states[spec.run_id] for spec in specs if spec.arm == arm)
@@ -123,11 +152,13 @@ def verify(record: Positional[Path], experiment: str | None = None) -> int:
         experiment: The experiment's file, where it registers heads, backbones or data of its own.
     """
     from gapbench.analysis.compare import comparable
-    from gapbench.records import load_record
+    from gapbench.cells import Own
+    from gapbench.records import load_experiment, load_record
     from gapbench.sweep import find_experiment, retrain
 
-    old = load_record(record)
-    new = retrain(old.spec, find_experiment(experiment)[0] if experiment else None)
+    old, folder = load_record(record), record.parent.parent
+    factories = load_experiment(folder).factories if (folder / "experiment.json").is_file() else ()
+    new = retrain(old.spec, Own(find_experiment(experiment)[0] if experiment else None, factories))
     if new.status in FAILED and old.status not in FAILED:
         raise UserError(f"{old.run_id} cannot be trained: {new.reason}; --experiment FILE for a head of your own")
     if old.result == new.result:

@@ -94,6 +94,8 @@ def compare(folder: Positional[Path], published: Path | None = None) -> int:
     """
     from gapbench.analysis.compare import compare_folders
 
+    if not published and not (PUBLISHED / folder.name).is_dir() and (folder / "experiment.json").is_file():
+        raise UserError(f"nothing is published as {folder.name} to compare with: give --published FOLDER")
     result = compare_folders(published or PUBLISHED / folder.name, folder)
     print(f"records: {result.shared} of {result.shared + len(result.missing)} published runs are here")
     print(f"bits:    {result.identical} of {result.comparable} made with the same versions and processor are identical")

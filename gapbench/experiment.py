@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
+from gapbench.factories import Factory
 from gapbench.spec import ARM_FIELDS, Declaration, Fraction, RunSpec, Seed, UserError, validate
 
 Regime = Literal["shared", "tuned"]
@@ -42,6 +43,7 @@ class Experiment(Declaration):
     family: tuple[Literal["C2", "C5"], ...] = ()  # Holm runs over the tests of these claims in every cell
     targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
     train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
+    factories: tuple[Factory, ...] = ()  # heads and backbones that are imported, beside those the file registers
     pilot_seeds: tuple[Seed, ...] = ()  # train these first, and set targets and train_losses from them
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gapbench.cells import import_file
+from gapbench.cells import Own
 from gapbench.experiment import Experiment
 from gapbench.grids import Grid
 from gapbench.progress import watch_cells
@@ -46,7 +46,7 @@ def time_processes(
 
 def time_alone(path: Path, experiment: Experiment, grid: Grid, options: dict[str, Any], title: str) -> Throughput:
     """What one process times, on images of the experiment's data set in channels and classes."""
-    import_file(path)  # for the heads, backbones and data that it registers
+    Own(path, experiment.factories).register()
     from gapbench.data import load
     from gapbench.throughput import time_device
 

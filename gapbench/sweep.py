@@ -17,7 +17,7 @@ import pandas as pd
 from joblib.externals.loky import FIRST_COMPLETED, get_reusable_executor, wait
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from gapbench.cells import NEWS, find_platform, import_file, run_cell, run_fleet, train_alone
+from gapbench.cells import NEWS, Own, find_platform, import_file, run_cell, run_fleet, train_alone
 from gapbench.cluster import is_follower
 from gapbench.experiment import Experiment
 from gapbench.records import Record, load_experiment, load_record, load_records, remove_parts, write_text
@@ -119,8 +119,9 @@ def missing_runs(experiment: Experiment, out: Path, only: str | None = None) -> 
     different heads, each then finding the other's program in the shared compilation cache.
 
     Raises:
-      UserError: a bad selection, or a record that cannot be read.
+      UserError: a bad selection, a folder of another experiment, or a record that cannot be read.
     """
+    declares(out, experiment)
     runs = select(experiment.all_runs, only)
     states, broken = cell_states(experiment, out)
     if broken:
@@ -139,6 +140,7 @@ def run_sweep(
     Raises:
       UserError: a second run in the same folder, or a folder that cannot be written.
     """
+    own = Own(path, experiment.factories)
     follows = driver != "steps" and is_follower()  # the first process of a cluster holds the folder and writes
     with contextlib.nullcontext() if follows else lock_folder(out):
         if not follows:
@@ -150,11 +152,11 @@ def run_sweep(
         try:
             platform = "cpu" if driver == "steps" else executor.submit(find_platform).result()
             if driver == "steps" or (driver == "auto" and platform == "cpu"):
-                yield from () if follows else run_steps(executor, path, todo, out, workers)
+                yield from () if follows else run_steps(executor, own, todo, out, workers)
             else:
                 executor.shutdown(wait=True, kill_workers=True)  # they are pinned, and hold the accelerator
                 executor = start_workers(1, pin=platform == "cpu")
-                yield from run_fleets(executor, path, todo, out)
+                yield from run_fleets(executor, own, todo, out)
         except TerminatedWorkerError as error:
             raise UserError(
                 "a worker was killed, perhaps for want of memory: the finished runs are kept; try fewer --workers"
@@ -175,24 +177,24 @@ def start_workers(workers: int, pin: bool = True) -> Any:
     )
 
 
-def run_steps(executor: Any, path: Path, todo: list[RunSpec], out: Path, workers: int) -> Generator[Record]:
+def run_steps(executor: Any, own: Own, todo: list[RunSpec], out: Path, workers: int) -> Generator[Record]:
     """One run a worker at a time, step by step."""
     waiting = iter(todo)
-    running = {executor.submit(run_cell, spec, out, path) for spec in islice(waiting, workers)}
+    running = {executor.submit(run_cell, spec, out, own) for spec in islice(waiting, workers)}
     while running:  # no more cells submitted than workers: nothing is left to cancel when the sweep is stopped
         ended, running = wait(running, return_when=FIRST_COMPLETED)
-        running |= {executor.submit(run_cell, s, out, path) for s in islice(waiting, len(ended))}
+        running |= {executor.submit(run_cell, s, out, own) for s in islice(waiting, len(ended))}
         yield from (cell.result() for cell in ended)
 
 
-def run_fleets(executor: Any, path: Path, todo: list[RunSpec], out: Path) -> Generator[Record | News]:
+def run_fleets(executor: Any, own: Own, todo: list[RunSpec], out: Path) -> Generator[Record | News]:
     """One fleet after the other, in one worker: a crash there is not one here, and costs a checkpoint's interval."""
     fleets: dict[RunSpec, list[RunSpec]] = {}
     for spec in todo:
         fleets.setdefault(spec.program, []).append(spec)
     read = 0
     for specs in fleets.values():
-        job = executor.submit(run_fleet, specs, out, path)
+        job = executor.submit(run_fleet, specs, out, own)
         ended = False
         while not ended:
             ended = bool(wait([job], timeout=NEWS_S).done)
@@ -218,18 +220,30 @@ def read_lines(path: Path, start: int) -> tuple[list[str], int]:
 def declare(experiment: Experiment, out: Path) -> None:
     """Write the declaration beside its records; one that already declares these runs stays as it is.
 
-    Raises:
-      UserError: the records there were made under other rules, which must not change once results are known.
+    Raises UserError where `declares` does.
     """
-    path = out / "experiment.json"
-    if path.is_file() and any((out / "records").glob("*.json")):
-        old = load_experiment(out)
-        rules = {"pair", "family", "targets", "train_losses"}
-        if old.model_dump(include=rules) != experiment.model_dump(include=rules):
-            raise UserError(f"{out}: its runs were made under other {', '.join(sorted(rules))}; choose another --out")
-        if set(experiment.all_runs) <= set(old.all_runs):
-            return
-    write_text(path, experiment.model_dump_json(indent=1) + "\n")
+    if not declares(out, experiment):
+        write_text(out / "experiment.json", experiment.model_dump_json(indent=1) + "\n")
+
+
+def declares(out: Path, experiment: Experiment) -> bool:
+    """Whether the folder declares these runs already; it may be given more seeds and cells, but not others instead.
+
+    Raises:
+      UserError: the folder is another experiment's, or its records were made under other rules, which must not change
+        once results are known.
+    """
+    if not (out / "experiment.json").is_file():
+        return False
+    old = load_experiment(out)
+    ours, theirs = ({spec.model_copy(update={"seed": 0}) for spec in each.all_runs} for each in (experiment, old))
+    if not (ours <= theirs or ours >= theirs) or old.factories != experiment.factories:
+        raise UserError(f"{out}: holds an experiment of other runs; delete it, or choose another --out")
+    rules = {"pair", "family", "targets", "train_losses"}
+    same = old.model_dump(include=rules) == experiment.model_dump(include=rules)
+    if not same and any((out / "records").glob("*.json")):
+        raise UserError(f"{out}: its runs were made under other {', '.join(sorted(rules))}; choose another --out")
+    return same and set(experiment.all_runs) <= set(old.all_runs)
 
 
 @contextlib.contextmanager
@@ -259,6 +273,6 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, pin: bool
         executor.shutdown(wait=True, kill_workers=True)
 
 
-def retrain(spec: RunSpec, experiment: Path | None = None) -> Record:
+def retrain(spec: RunSpec, own: Own) -> Record:
     """The record of one run, trained in a fresh worker and not written."""
-    return in_fresh_process(train_alone, spec, experiment)
+    return in_fresh_process(train_alone, spec, own)
