@@ -280,3 +280,14 @@ def test_a_sweep_with_only_one_head_decides_nothing() -> None:
         [("C2", 8), ("C5", 8), ("C2", None), ("C5", None)], "undecided"
     )
     assert (cards["C5", 8].n, cards["C5", 8].n_declared) == (0, 8)
+
+
+def test_the_claims_speak_of_the_arms_that_are_compared() -> None:
+    ours = experiment(seeds=2, heads=("gap", "gmp"), pair=("gap", "gmp"))
+    card = cards_of(ours, sweep(ours))["C1", 8]
+    assert card.title == "gmp needs fewer parameters, whatever the input size"
+    assert card.estimand == "parameters of the whole net, gmp / gap, exact"
+    assert card.rule == "supported if the ratio is below 1 and the gmp head has the same size at every input size"
+    ours = experiment(seeds=2)
+    plain = cards_of(ours, sweep(ours))["C1", 8]
+    assert (plain.title, plain.estimand, plain.rule) == (CLAIMS["C1"].title, CLAIMS["C1"].estimand, CLAIMS["C1"].rule)

@@ -10,6 +10,7 @@ head for, and the rule asks on which side of it the 95 % interval lies:
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -333,4 +334,15 @@ def make_cards(
     trained: dict[str, Callable[[Experiment, pd.DataFrame], list[Card]]] = {"C2": cards_c2, "C5": cards_c5}
     for claim in experiment.family if not measures.empty else ():
         cards += trained[claim](experiment, measures)
-    return judge(experiment, cards + cards_c6(experiment, throughput))
+    cards = judge(experiment, cards + cards_c6(experiment, throughput))
+    return [spoken_of(card, experiment.pair) for card in cards]
+
+
+def spoken_of(card: Card, pair: tuple[str, str]) -> Card:
+    """The card with its claim said of the arm under test and its reference instead of gap and flatten."""
+    words = {"flatten": pair[0], "gap": pair[1], "GAP": "GAP" if pair[1] == "gap" else pair[1]}
+    title, estimand, rule = (
+        re.sub(r"\b(?:flatten|gap|GAP)\b", lambda found: words[found[0]], text)
+        for text in (card.title, card.estimand, card.rule)
+    )
+    return replace(card, title=title, estimand=estimand, rule=rule)

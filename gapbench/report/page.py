@@ -52,16 +52,14 @@ def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, 
         lstrip_blocks=True,
     )
     claims = []
-    for claim, declared in CLAIMS.items():
+    for claim in CLAIMS:
         own = [card for card in evidence.cards if card.claim == claim]
         if own:
             wholes = [card for card in own if card.px is None]
             whole = next((card for card in wholes if card.regime == "tuned"), wholes[0])
             cells = [card_view(card) for card in own if card.px is not None]
-            margin = whole.show(declared.margin) + (" points" if claim == "C2" else "")
-            claims.append(
-                {"id": claim, "declared": declared, "margin": margin, "whole": card_view(whole), "cells": cells}
-            )
+            margin = whole.show(whole.margin) + (" points" if claim == "C2" else "")
+            claims.append({"id": claim, "declared": whole, "margin": margin, "whole": card_view(whole), "cells": cells})
     pictures = [
         {"name": figure, "caption": caption, "data": base64.b64encode(figures[figure]["svg"]).decode()}
         for figure, caption in CAPTIONS.items()

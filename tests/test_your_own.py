@@ -1,0 +1,74 @@
+"""The example that the README and a notebook show: it runs from anywhere, in a process that knows nothing of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gapbench.records import load_records
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "your_own.py"
+DATA = """
+from sklearn.datasets import load_digits
+from gapbench.data import register_dataset
+
+
+@register_dataset("squared")
+def squared():
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 8, 8) ** 2).clip(0, 255).astype("uint8")
+    return images[:1400], labels[:1400], images[1400:], labels[1400:]
+
+
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+def gapbench(folder: Path, *words: str) -> str:
+    """What a fresh process in that folder prints; it must succeed, and without a word on stderr."""
+    settings = {"PYTHONPATH": str(ROOT), "GAPBENCH_CACHE": str(folder / "cache"), "COLUMNS": "160"}
+    command = [sys.executable, "-m", "gapbench.cli", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, **settings})
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_example_trains_and_is_reported_from_a_folder_outside_the_repository(elsewhere: Path) -> None:
+    shutil.copy(EXAMPLE, elsewhere)
+    told = gapbench(elsewhere, "run", "your_own.py")
+    assert told.startswith("your_own: 0 done, 16 to train -> results/reproduced/your_own\n")
+    records, broken = load_records(elsewhere / "results" / "reproduced" / "your_own")
+    assert broken == []
+    assert [record.status for record in records] == ["ok"] * 16
+    assert {record.spec.backbone.kind for record in records} == {"strided"}
+    # gap: (32 + 1)·10, mean_max: (2·32 + 1)·10; strided, 3×3: (9·1 + 1)·16 + (9·16 + 1)·32 = 160 + 4,640
+    counted = {(record.spec.head, record.parameters["head"]) for record in records}
+    assert counted == {("gap", 330), ("mean_max", 650)}
+    assert {record.parameters["backbone"] for record in records} == {4800}
+    assert all(record.final["train"].accuracy > 0.3 for record in records)  # chance is 0.1
+    told = gapbench(elsewhere, "report", "your_own")
+    assert "C1 mean_max needs fewer parameters, whatever the input size: refuted" in told
+
+
+def test_a_data_set_that_the_file_registers_is_trained_on(elsewhere: Path) -> None:
+    text = EXAMPLE.read_text()
+    own = elsewhere / "own_data.py"
+    own.write_text(text.replace("EXPERIMENT =", f"{DATA}EXPERIMENT =").replace('"digits"', '"squared"'))
+    gapbench(elsewhere, "run", "own_data.py", "--only", "px == 8 and seed == 0", "--set", "recipe.steps=30")
+    records, _ = load_records(elsewhere / "results" / "reproduced" / "own_data+recipe.steps=30")
+    assert [(record.spec.task.dataset, record.spec.head, record.status) for record in records] == [
+        ("squared", "gap", "ok"),
+        ("squared", "mean_max", "ok"),
+    ]
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    assert f"```python\n{EXAMPLE.read_text()}```\n" in (ROOT / "README.md").read_text()
