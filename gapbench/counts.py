@@ -151,6 +151,16 @@ class Layer(NamedTuple):
     c_out: int
 
 
+def nin_blocks(width: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The kernel's side and the widths, its own first, of Network in Network's three blocks."""
+    return ((5, (width, width * 5 // 6, width // 2)), (5, (width,) * 3), (3, (width,) * 2))
+
+
+def nin_layers(backbone: Backbone, px: int, image_channels: int) -> list[Layer]:
+    """The only 3×3 convolution of a nin backbone."""
+    return [Layer(backbone.feature_px(px), backbone.width, backbone.width)]
+
+
 def plain_layers(backbone: Backbone, px: int, image_channels: int) -> list[Layer]:
     """The convolutions of a plain backbone: two a stage, then a 2×2 pool; channels double at each further stage."""
     layers, c_in = list[Layer](), image_channels
@@ -175,7 +185,23 @@ def count_plain(backbone: Backbone, px: int, image_channels: int) -> Counts:
     return total
 
 
-BACKBONE_COUNTS: dict[str, Callable[[Backbone, int, int], Counts]] = {"plain": count_plain}
+def count_nin(backbone: Backbone, px: int, image_channels: int) -> Counts:
+    """(side²·C_in + 1)·C_out parameters a convolution; pools are left out of the arithmetic, as in `plain`."""
+    total, c_in = Counts(0, 0, 0), image_channels
+    for i, (side, widths) in enumerate(nin_blocks(backbone.width)):
+        for j, c_out in enumerate(widths):
+            taps = (side**2 if j == 0 else 1) * c_in
+            total += Counts((taps + 1) * c_out, 2 * taps * c_out * px**2, FLOAT_BYTES * c_out * px**2)
+            c_in = c_out
+        if i < 2:
+            px //= 2
+            total += Counts(0, 0, FLOAT_BYTES * c_in * px**2)  # the pooled map
+    return total
+
+
+# The 3×3 convolutions, which is what `gapbench time --convolutions` times.
+LAYERS: dict[str, Callable[[Backbone, int, int], list[Layer]]] = {"plain": plain_layers, "nin": nin_layers}
+BACKBONE_COUNTS: dict[str, Callable[[Backbone, int, int], Counts]] = {"plain": count_plain, "nin": count_nin}
 
 
 def count_backbone(spec: RunSpec, image_channels: int) -> Counts:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gapbench.counts import Layer, plain_layers
+from gapbench.counts import LAYERS, Layer, plain_layers
 from gapbench.grids import Cell, Grid
 from gapbench.memory import free_memory, memory_fields
 from gapbench.models import convolution
@@ -76,11 +76,12 @@ def time_layer(cell: Cell, layer: Layer, padding: str, samples: int) -> list[Con
 
 
 def convolutions_of(backbone: Backbone, grid: Grid, image_channels: int) -> list[tuple[Cell, Layer]]:
-    """Every convolution of the backbone at every size, batch, fleet and precision of the grid, each shape once.
+    """Every 3×3 convolution of the backbone at every size, batch, fleet and precision of the grid, each shape once.
 
     Both phases are one here: forward and gradients are timed together.
     """
-    every = ((cell, layer) for cell in grid.cells for layer in plain_layers(backbone, cell.px, image_channels))
+    layers = LAYERS.get(backbone.kind, plain_layers)
+    every = ((cell, layer) for cell in grid.cells for layer in layers(backbone, cell.px, image_channels))
     return list(dict.fromkeys((cell._replace(px=layer.px, phase="train"), layer) for cell, layer in every))
 
 

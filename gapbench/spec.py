@@ -41,16 +41,27 @@ class Task(Declaration):
 class Backbone(Declaration):
     """The convolutional stages both heads share."""
 
-    kind: str = "plain"  # a name in gapbench.models.registry.BACKBONES
-    width: PositiveInt = 16  # channels of the first stage; doubled at each further stage
+    kind: str = "plain"  # a name in gapbench.models.registry.BACKBONES; nin: Network in Network, 192 wide in the paper
+    width: PositiveInt = 16  # channels of the first stage; doubled at each further stage (nin: kept)
     stages: PositiveInt = 2  # two 3×3 convolutions and a 2×2 max pool each
     norm: Literal["none", "batch", "group"] = "none"
     padding: Literal["zero", "valid", "circular"] = "zero"
+    dropout: Fraction = 0.0  # on the maps between the stages, element by element
+
+    @model_validator(mode="after")
+    def _is_that_of_the_paper(self) -> "Backbone":
+        if self.kind == "nin":
+            if self.width % 6:
+                raise ValueError(f"width={self.width}: nin has maps of 5/6 and 1/2 of it, so use a multiple of 6")
+            for name, only in (("stages", 2), ("norm", "none"), ("padding", "zero")):
+                if getattr(self, name) != only:
+                    raise ValueError(f"{name}={getattr(self, name)}: nin has no other {name} than {only}; leave it out")
+        return self
 
     @property
     def channels(self) -> int:
         """C, the channels of the last feature map."""
-        return int(self.width * 2 ** (self.stages - 1))
+        return self.width if self.kind == "nin" else int(self.width * 2 ** (self.stages - 1))
 
     def feature_px(self, px: int) -> int:
         """H' of the last feature map for a px×px input; 0 or less when the input is too small."""
@@ -171,7 +182,8 @@ class RunSpec(Declaration):
         """The spec as one flat row: dataset, px, ..., head, peak_lr, ..., seed."""
         return {
             **self.task.model_dump(),
-            **self.backbone.model_dump(),
+            **self.backbone.model_dump(exclude={"dropout"}),
+            "backbone_dropout": self.backbone.dropout,
             "head": self.head,
             **self.recipe.model_dump(),
             "seed": self.seed,

@@ -55,6 +55,7 @@ class Keys(NamedTuple):
 
     augment: jax.Array
     dropout: jax.Array
+    backbone_dropout: jax.Array
 
 
 class Constants(NamedTuple):
@@ -133,7 +134,8 @@ def train_step(
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
         model = nnx.merge(graph, params, state.stats, copy=True)  # batch norm may then update its own
         dropout = (hyper.dropout, jax.random.fold_in(keys.dropout, state.step)) if recipe.dropout else None
-        logits = model(normalise(images, moments), train=True, dropout=dropout)
+        backbone_key = jax.random.fold_in(keys.backbone_dropout, state.step) if model.backbone_dropout else None
+        logits = model(normalise(images, moments), train=True, dropout=dropout, backbone_key=backbone_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), nnx.state(model, nnx.Not(nnx.Param))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gapbench.models import convolution
-from gapbench.models.convolution import METHODS, choose_method, conv3x3, convolve, measured
+from gapbench.models.convolution import METHODS, choose_method, convolve, measured, square_conv
 
 SUM = {"rtol": 1e-4, "atol": 1e-4}  # float32 sums of up to 500 terms near one, in another order
 PADDINGS = ("SAME", "VALID")
@@ -31,9 +31,12 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def by_hand(x: jax.Array, kernel: jax.Array, padding: str) -> np.ndarray:
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) if padding == "SAME" else np.asarray(x)
-    height, width = padded.shape[1] - 2, padded.shape[2] - 2
-    return sum(padded[:, i : i + height, j : j + width] @ np.asarray(kernel[i, j]) for i in range(3) for j in range(3))
+    side = len(kernel)
+    edge = (side // 2, side // 2)
+    padded = np.pad(x, ((0, 0), edge, edge, (0, 0))) if padding == "SAME" else np.asarray(x)
+    height, width = padded.shape[1] - side + 1, padded.shape[2] - side + 1
+    shifted = ((padded[:, i : i + height, j : j + width], kernel[i, j]) for i in range(side) for j in range(side))
+    return sum(part @ np.asarray(weights) for part, weights in shifted)
 
 
 def gradients(conv: Any, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -42,9 +45,10 @@ def gradients(conv: Any, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tupl
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("channels", [1, 3, 4])  # up to three have a way of their own on the CPU
-def test_it_is_a_sum_over_nine_shifted_products_with_xla_s_gradients(channels: int, padding: str) -> None:
-    x, kernel = numbers(2, 6, 5, channels), numbers(3, 3, channels, 4, seed=1)
-    conv = conv3x3(padding)
+@pytest.mark.parametrize("side", [3, 5])
+def test_it_is_a_sum_over_shifted_products_with_xla_s_gradients(side: int, channels: int, padding: str) -> None:
+    x, kernel = numbers(2, 6, 5, channels), numbers(side, side, channels, 4, seed=1)
+    conv = square_conv(padding)
     expected = by_hand(x, kernel, padding)
     np.testing.assert_allclose(conv(x, kernel), expected, **SUM)
     dy = numbers(*expected.shape, seed=2)
@@ -60,7 +64,7 @@ def test_replicas_compute_what_each_computes_alone_by_every_method(method: str, 
     row = {"replicas": 3, "px": 6, "c_in": 2, "c_out": 4, "precision": "float32", "method": method}
     table.write_text(json.dumps({jax.devices()[0].device_kind: [row]}))
     assert choose_method(6, 2, 4, 3, "float32") == method
-    x, kernel, conv = numbers(3, 2, 6, 6, 2), numbers(3, 3, 3, 2, 4, seed=1), conv3x3(padding)
+    x, kernel, conv = numbers(3, 2, 6, 6, 2), numbers(3, 3, 3, 2, 4, seed=1), square_conv(padding)
     ys = jax.vmap(conv)(x, kernel)
     dy = numbers(*ys.shape, seed=2)
     together = jax.vmap(partial(gradients, conv))(x, kernel, dy)
@@ -71,7 +75,7 @@ def test_replicas_compute_what_each_computes_alone_by_every_method(method: str, 
 
 
 def test_replicas_may_share_their_images_or_their_kernel() -> None:
-    x, kernels, conv = numbers(2, 6, 6, 2), numbers(3, 3, 3, 2, 4, seed=1), conv3x3("SAME")
+    x, kernels, conv = numbers(2, 6, 6, 2), numbers(3, 3, 3, 2, 4, seed=1), square_conv("SAME")
     shared = jax.vmap(conv, in_axes=(None, 0))(x, kernels)
     np.testing.assert_allclose(shared[2], conv(x, kernels[2]), **SUM)
     np.testing.assert_allclose(

@@ -24,7 +24,7 @@ from gapbench.models.heads import Gap
 from gapbench.models.registry import ARGUMENTS, HEADS, nothing
 from gapbench.records import Fleet
 from gapbench.replicas import Part, Program, Sums, compile_fitting, enlist, make_mesh, make_resident, widths
-from gapbench.spec import RunSpec
+from gapbench.spec import Backbone, RunSpec
 from gapbench.train import Trained, empty_curve, train_run
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -106,6 +106,15 @@ def test_replicas_with_augmentation_and_decays_of_their_own_are_the_runs_they_wo
     (crew,) = train_fleet([*plain, *decayed], digits)
     check_alike(crew, [train_run(spec, digits) for spec in (*plain, *decayed)])
     assert len({run.final["test"].loss for _, run, _ in crew}) == 3
+
+
+def test_replicas_of_network_in_network_with_dropout_inside_are_the_runs_they_would_have_been_alone(
+    digits: Dataset,
+) -> None:
+    backbone = Backbone(kind="nin", width=6, dropout=0.5)
+    specs = [spec.model_copy(update={"backbone": backbone}) for spec in specs_of(seeds=[0], head="flatten_conv:relu")]
+    (crew,) = train_fleet(specs, digits)
+    check_alike(crew, [train_run(spec, digits) for spec in specs])
 
 
 # Heads with parameters of other shapes than a dense layer's, and products with a constant.

@@ -108,6 +108,7 @@ def test_a_spec_read_back_from_its_json_is_the_same_spec() -> None:
         {"backbone__stages": 1},
         {"backbone__norm": "batch"},
         {"backbone__padding": "circular"},
+        {"backbone__dropout": 0.5},
         {"seed": 4},
     ],
 )

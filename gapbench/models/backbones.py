@@ -3,7 +3,8 @@
 import itertools
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import jax
@@ -11,7 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gapbench.counts import nin_blocks
 from gapbench.models.convolution import conv_general_dilated
+from gapbench.models.dropout import drop_maps
 from gapbench.models.registry import register_backbone
 from gapbench.spec import Backbone
 
@@ -27,6 +30,37 @@ def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 C"]:
     x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
     left, right = jnp.maximum(x[:, ::2, ::2], x[:, 1::2, ::2]), jnp.maximum(x[:, ::2, 1::2], x[:, 1::2, 1::2])
     return jnp.maximum(left, right)
+
+
+def windows(x: Float[Array, "B H W C"], axis: int, fill: float) -> list[jax.Array]:
+    """The first, second and third row (or column) of every window of three with stride 2.
+
+    There are px // 2 of them: Caffe's ceil((px - 3) / 2) + 1, whose last one, where px is even, lacks the third.
+    """
+    px = x.shape[axis]
+    edges = [(0, int(at == axis and px % 2 == 0), 0) for at in range(x.ndim)]
+    padded = jax.lax.pad(x, jnp.asarray(fill, x.dtype), edges)
+    return [jax.lax.slice_in_dim(padded, i, i + px // 2 * 2 - 1, stride=2, axis=axis) for i in range(3)]
+
+
+def max_pool3(x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 C"]:
+    """3×3 max pool with stride 2, as Caffe rounds; by elementwise maxima, like `max_pool`.
+
+    Without the barrier XLA fuses the axes and computes the first anew for each window of the second: twice the time
+    (on a CPU core; `reduce_window` takes seven times), and minutes to compile a fleet.
+    """
+    for axis in (1, 2):
+        x = jax.lax.optimization_barrier(reduce(jnp.maximum, windows(x, axis, -math.inf)))
+    return x
+
+
+def mean_pool3(x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 C"]:
+    """3×3 average pool with stride 2, as Caffe rounds: over those positions of a window that there are."""
+    for axis in (1, 2):
+        here = jnp.ones([x.shape[axis] if at == axis else 1 for at in range(4)], x.dtype)
+        total, positions = (reduce(add, windows(values, axis, 0.0)) for values in (x, here))
+        x = jax.lax.optimization_barrier(total / positions)  # as above
+    return x
 
 
 def as_matrix(init: nnx.Initializer) -> nnx.Initializer:
@@ -57,12 +91,57 @@ class Plain(nnx.Module):
         widths = [backbone.width * 2**stage for stage in range(backbone.stages) for _ in range(2)]
         self.convs = nnx.List([conv(c_in, c_out) for c_in, c_out in itertools.pairwise([image_channels, *widths])])
         self.norms = nnx.List([NORMS[backbone.norm](width, rngs) for width in widths])
+        self.dropout = backbone.dropout
 
-    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H2 W2 C2"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"], train: bool, key: jax.Array | None = None
+    ) -> Float[Array, "B H2 W2 C2"]:
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x), train)
             # The pool stands before the ReLU: they commute, and the ReLU then sees a quarter of the values.
             x = nnx.relu(max_pool(x) if i % 2 else x)
+            if i % 2 and i + 1 < len(self.convs):
+                x = drop_maps(x, self.dropout, key, i)
+        return x
+
+
+@register_backbone("nin")
+class Nin(nnx.Module):
+    """Network in Network's net for CIFAR-10 up to its last layer (Lin et al. 2013, arXiv 1312.4400): three blocks.
+
+    Each is a convolution and 1×1 convolutions, all with ReLU; a max and an average pool with dropout (0.5 in the paper)
+    stand between them. The paper's last layer is the head `gap_conv:relu`, its fully connected control
+    `flatten_conv:relu`. The paper draws weights from Gaussians of fixed width; here they have He's, as in `plain`.
+    """
+
+    def __init__(self, backbone: Backbone, image_channels: int, rngs: nnx.Rngs):
+        he_normal, c_in = nnx.initializers.he_normal(), image_channels
+        convs, layers = [], []
+        for side, widths in nin_blocks(backbone.width):
+            init = as_matrix(he_normal)
+            conv = nnx.Conv(
+                c_in,
+                widths[0],
+                kernel_size=(side, side),
+                padding="SAME",
+                kernel_init=init,
+                conv_general_dilated=conv_general_dilated,
+                rngs=rngs,
+            )
+            convs.append(conv)
+            pairs = itertools.pairwise(widths)
+            layers.append(nnx.List([nnx.Linear(a, b, kernel_init=he_normal, rngs=rngs) for a, b in pairs]))
+            c_in = widths[-1]
+        self.convs, self.layers, self.dropout = nnx.List(convs), nnx.List(layers), backbone.dropout
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], train: bool, key: jax.Array | None = None
+    ) -> Float[Array, "B H2 W2 C2"]:
+        pools = (max_pool3, mean_pool3, None)
+        for i, (conv, layers, pool) in enumerate(zip(self.convs, self.layers, pools, strict=True)):
+            for layer in (conv, *layers):
+                x = nnx.relu(layer(x))
+            x = drop_maps(pool(x), self.dropout, key, i) if pool else x
         return x
 
 

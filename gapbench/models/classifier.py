@@ -25,18 +25,20 @@ def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array,
 class Classifier(nnx.Module):
     """logits = head(backbone(x)), in float32 whatever the precision inside."""
 
-    def __init__(self, backbone: nnx.Module, head: nnx.Module):
-        self.backbone, self.head = backbone, head
+    def __init__(self, backbone: nnx.Module, head: nnx.Module, backbone_dropout: float = 0.0):
+        self.backbone, self.head, self.backbone_dropout = backbone, head, backbone_dropout
 
     def __call__(
         self,
         x: Float[Array, "B H W C"],
         train: bool = False,
         dropout: tuple[Float[Array, ""], jax.Array] | None = None,
+        backbone_key: jax.Array | None = None,
     ) -> Float[Array, "B K"]:
-        """`dropout` is the rate and the key, in training."""
+        """In training `dropout` is the head's rate and key, and `backbone_key` that of a backbone with dropout."""
         drop_input = partial(drop, rate=dropout[0], key=dropout[1]) if dropout else keep_all
-        logits = self.head(self.backbone(x, train), drop_input)  # type: ignore[operator]
+        keys = (backbone_key,) if self.backbone_dropout and train else ()
+        logits = self.head(self.backbone(x, train, *keys), drop_input)  # type: ignore[operator]
         return logits.astype(jnp.float32)
 
 
@@ -63,7 +65,7 @@ def init_classifier(spec: RunSpec, image_channels: int, classes: int) -> Classif
     backbone = BACKBONES[spec.backbone.kind](spec.backbone, image_channels, backbone_rngs)
     feature_px = spec.backbone.feature_px(spec.task.px)
     head = HEADS[name](spec.backbone.channels, feature_px, classes, argument, head_rngs)
-    model = Classifier(backbone, head)
+    model = Classifier(backbone, head, spec.backbone.dropout)
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype"):  # convolutions, dense layers and norms compute in it; norms reduce in float32
             module.dtype = jnp.dtype(spec.recipe.precision)

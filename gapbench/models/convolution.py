@@ -1,4 +1,7 @@
-"""The 3×3 convolution, as each kind of device computes it fastest: equal values up to rounding, whichever way."""
+"""The convolution, as each kind of device computes it fastest: equal values up to rounding, whichever way.
+
+Of 3×3 kernels, that is; those of other sizes are XLA's own.
+"""
 
 import json
 from collections.abc import Callable
@@ -16,37 +19,38 @@ from jaxtyping import Array, Float
 
 TABLE = Path(__file__).with_name("convolution.json")  # gapbench time --convolutions --write-table makes it
 Images = Float[Array, "R B H W C"]
-Kernels = Float[Array, "R 3 3 C K"]
+Kernels = Float[Array, "R I I C K"]
 Maps = Float[Array, "R B H2 W2 K"]
 
 
-def convolve(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C K"], padding: str) -> Float[Array, "B H2 W2 K"]:
+def convolve(x: Float[Array, "B H W C"], kernel: Float[Array, "I I C K"], padding: str) -> Float[Array, "B H2 W2 K"]:
     """y[b, h, w] = sum over i, j of x[b, h + i, w + j] @ kernel[i, j], stride 1; `padding` as `lax` names it."""
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def shifts(x: Float[Array, "... H W C"], padding: str) -> list[Float[Array, "... H2 W2 C"]]:
-    """The nine shifted images under the kernel, row by row."""
+    """The nine shifted images under a 3×3 kernel, row by row."""
     if padding == "SAME":
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
     height, width = x.shape[-3] - 2, x.shape[-2] - 2
     return [x[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
 
 
-def forward(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C K"], padding: str) -> Float[Array, "B H2 W2 K"]:
+def forward(x: Float[Array, "B H W C"], kernel: Float[Array, "I I C K"], padding: str) -> Float[Array, "B H2 W2 K"]:
     """On a CPU, up to three channels become a sum of scaled planes: XLA's loop leaves most of a vector empty there.
 
-    Measured on one AVX2 core: 9 to 12 times as fast for 64×28×28×1, 7 times for 64×32×32×3.
+    Measured on one AVX2 core: 9 to 12 times as fast for 64×28×28×1, 7 times for 64×32×32×3; for a 5×5 kernel and three
+    channels it would be half as fast.
     """
-    if x.shape[-1] > 3 or jax.default_backend() != "cpu":
+    if kernel.shape[0] != 3 or x.shape[-1] > 3 or jax.default_backend() != "cpu":
         return convolve(x, kernel, padding)
     planes = (shifted[..., c : c + 1] for shifted in shifts(x, padding) for c in range(x.shape[-1]))
     return reduce(add, (p * k for p, k in zip(planes, kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]), strict=True)))
 
 
 def backward(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C K"], dy: Float[Array, "B H2 W2 K"], padding: str
-) -> tuple[Float[Array, "B H W C"], Float[Array, "3 3 C K"]]:
+    x: Float[Array, "B H W C"], kernel: Float[Array, "I I C K"], dy: Float[Array, "B H2 W2 K"], padding: str
+) -> tuple[Float[Array, "B H W C"], Float[Array, "I I C K"]]:
     """Gradients of `convolve` for x and the kernel.
 
     On a CPU the kernel's gradient begins by transposing x. Behind a barrier that is a plain copy; without one, XLA
@@ -64,7 +68,7 @@ def grouped(x: Images, kernel: Kernels, padding: str) -> Maps:
 
 
 def patches(x: Images, kernel: Kernels, padding: str) -> Maps:
-    """R matrix products over the nine shifted images, which are nine times the input's memory."""
+    """Of 3×3 kernels: R matrix products over the nine shifted images, which are nine times the input's memory."""
     flat = kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
     return jnp.einsum("rbhwp,rpk->rbhwk", jnp.concatenate(shifts(x, padding), axis=-1), flat)
 
@@ -97,7 +101,9 @@ def choose_method(px: int, c_in: int, c_out: int, replicas: int, precision: str)
 
 
 def method_for(x: Images, kernel: Kernels) -> Callable[[Images, Kernels, str], Maps]:
-    """The method `choose_method` names for these arrays."""
+    """The method `choose_method` names for these arrays: it knows 3×3 kernels."""
+    if kernel.shape[1] != 3:
+        return grouped
     c_in, c_out = kernel.shape[-2:]
     return METHODS[choose_method(x.shape[2], c_in, c_out, x.shape[0], str(x.dtype))]
 
@@ -124,7 +130,7 @@ def by_replica(compute: Callable[..., Any], rule: str) -> Callable[..., Any]:
 
 
 @cache
-def conv3x3(padding: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def square_conv(padding: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`convolve` with this padding, whose derivative and whose `vmap` over replicas are ours."""
     ahead, back = custom_vmap(partial(forward, padding=padding)), custom_vmap(partial(backward, padding=padding))
 
@@ -151,5 +157,5 @@ def conv3x3(padding: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def conv_general_dilated(x: jax.Array, kernel: jax.Array, strides: Any, padding: str, **unused: Any) -> jax.Array:
-    """What `nnx.Conv` calls in place of `lax`'s, for a 3×3 kernel with stride 1."""
-    return conv3x3(padding)(x, kernel)
+    """What `nnx.Conv` calls in place of `lax`'s, for a square kernel with stride 1."""
+    return square_conv(padding)(x, kernel)
