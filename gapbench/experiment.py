@@ -96,11 +96,10 @@ class Experiment(Declaration):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """The fields beside data set and size in which the cells differ, without those that follow from another."""
+        """The fields beside data set and size in which the cells differ, without those that follow from ones before."""
         rows, kept = [spec.cell_row for spec in self.runs], ["dataset", "px"]
         for name in rows[0]:
-            follows = any(len({(r[other], r[name]) for r in rows}) == len({r[other] for r in rows}) for other in kept)
-            if not follows:
+            if len({tuple(r[n] for n in (*kept, name)) for r in rows}) > len({tuple(r[n] for n in kept) for r in rows}):
                 kept.append(name)
         return tuple(kept[2:])
 

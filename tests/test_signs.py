@@ -1,11 +1,13 @@
 """Many cells at a glance: signs with intervals, and which factors a cell is named by."""
 
+import pytest
 from records_maker import Curves, curves, evidence_of, experiment, wobble
 
 from gapbench.analysis.evidence import Evidence
 from gapbench.experiment import Experiment
 from gapbench.report.figures import make_figures
-from gapbench.report.signs import signs_table
+from gapbench.report.guide import say_factors
+from gapbench.report.signs import factors_frame, signs_table
 from gapbench.spec import RunSpec
 
 
@@ -51,4 +53,24 @@ def test_each_cell_has_its_sign_and_its_verdict() -> None:
 
 def test_the_signs_are_drawn_a_row_a_cell() -> None:
     drawn = make_figures(evidence())
-    assert drawn["signs"]["svg"].count(b"schedule constant") == 2
+    assert drawn["signs"]["svg"].count(b"constant") == 2
+
+
+def test_a_factor_s_level_is_a_mean_over_its_cells() -> None:
+    frame = factors_frame(evidence()).set_index(["factor", "level"])
+    assert list(frame.index) == [
+        *(("optimizer", level) for level in ("adamw", "sgd")),
+        *(("schedule", level) for level in ("cosine", "constant")),
+    ]
+    assert list(frame["cells"]) == [2, 2, 2, 2]
+    errors = frame["test_error_estimate"]
+    # the wobble's mean difference is the same in every cell: +5 and -5 points around it, and their mean
+    both = errors["optimizer", "adamw"], errors["optimizer", "sgd"]
+    assert both[0] - both[1] == pytest.approx(0.1)
+    assert errors["schedule", "cosine"] == errors["schedule", "constant"] == pytest.approx(sum(both) / 2)
+    assert frame["test_error_n"].tolist() == [16] * 4
+
+
+def test_the_guide_names_the_factor_that_moves_test_error_most() -> None:
+    told = "Over 4 recipes GAP needs 3.00 times the steps; its test error depends most on optimizer"
+    assert say_factors(evidence()).startswith(f"{told}, gap - flatten in points: adamw +5.06 [")

@@ -118,3 +118,27 @@ def test_arms_that_do_not_match_are_refused() -> None:
         stratified_interval([array(1, 2), array(3, 4)], [array(1, 2)])
     with pytest.raises(ValueError, match="positive"):
         stratified_interval([array(-1, 1)], [array(1, 2)], ratio=True)
+
+
+def test_strata_of_one_group_are_drawn_with_the_same_seeds() -> None:
+    # two strata with differences 0, 2 and 2, 0: whichever seed is drawn, the mean over the strata is 1
+    found = stratified_interval([np.zeros((2, 2))], [array(0, 2, 2, 0).reshape(2, 2)])
+    assert found == (1.0, 1.0, 1.0, 4, "stratified percentile")
+    apart = stratified_interval([np.zeros(2), np.zeros(2)], [array(0, 2), array(2, 0)])
+    assert apart[:3] == (1.0, 0.0, 2.0)
+    # strata that are copies of one another say no more than one of them
+    reference, treatment = made_up((12,))
+    alone = stratified_interval(reference, treatment)
+    copied = stratified_interval([np.tile(reference[0], (5, 1))], [np.tile(treatment[0], (5, 1))])
+    assert copied[:3] == pytest.approx(alone[:3], rel=1e-12)
+
+
+def test_a_missing_pair_leaves_the_means_of_its_own_stratum_alone() -> None:
+    # differences 1, 3, 5 and 10, -, 20: (3 + 15)/2 of five pairs
+    nan = float("nan")
+    found = stratified_interval([np.zeros((2, 3))], [np.array([[1, 3, 5], [10, nan, 20]])])
+    assert (found.estimate, found.n) == (9.0, 5)
+    # two of three seeds are drawn, so that some resample holds the missing one alone
+    assert (found.method, np.isnan([found.low, found.high]).all()) == ("none", True)
+    many = np.array([np.arange(10.0), [*np.arange(9.0), nan]])
+    assert np.isfinite(stratified_interval([np.zeros((2, 10))], [many])[:3]).all()

@@ -1,5 +1,6 @@
 """Join the two arms of each seed, and compare a measure over the pairs of each cell."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,19 @@ def paired_values(
     wide = wide.dropna()
     reference, treatment = (wide[arm].to_numpy(dtype=float) for arm in pair)
     return wide.index.to_numpy(), reference, treatment
+
+
+def paired_group(
+    measures: pd.DataFrame, found: Sequence[Cell], pair: tuple[str, str], measure: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(reference, treatment) of several cells of one experiment, [cells, seeds]; nan where a half is missing."""
+    halves = [
+        pd.DataFrame(dict(zip(pair, values, strict=True)), index=seeds)
+        for seeds, *values in (paired_values(measures, cell, pair, measure) for cell in found)
+    ]
+    wide = pd.concat(halves, axis=1, keys=range(len(halves)))
+    reference, treatment = (wide.xs(arm, axis=1, level=1).to_numpy(dtype=float).T for arm in pair)
+    return reference, treatment
 
 
 def compare_pairs(

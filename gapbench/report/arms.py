@@ -124,8 +124,12 @@ def frame_differences(ax: Axes, measure: Measure, one: str, other: str) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.set_xlabel(f"{one} / {other}")
     else:
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
         ax.set_xlabel(f"{one} - {other}, points")
+        if np.abs(ax.dataLim.intervalx).max() > 0.15:  # one arm that failed must not hide the signs of the others
+            ax.set_xscale("symlog", linthresh=0.02)
+            ax.set_xlabel(f"{one} - {other}, points\n(logarithmic beyond 2)")
+            ax.set_xticks([sign * tick for sign in (-1, 1) for tick in (0.05, 0.5)] + [0])
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}" if value else "0"))
 
 
 def draw_forest(evidence: Evidence) -> Figure:

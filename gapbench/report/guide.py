@@ -9,8 +9,10 @@ from gapbench.analysis.crossover import Crossover
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import compare_pairs
 from gapbench.analysis.verdicts import deciding_cards, is_headline, judge_published
+from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
 from gapbench.report.figures import AXES
+from gapbench.report.signs import factors_frame, has_factors, in_row, signs_frame
 from gapbench.report.table import number, signed_points
 
 
@@ -91,7 +93,7 @@ SAY: dict[str, tuple[Teller, dict[str, str]]] = {  # what was measured, and by o
 
 
 def guide(found: Sequence[Evidence]) -> str:
-    """A sentence a claim, and one for each axis along which an arm may overtake the other."""
+    """A sentence a claim, one an axis along which an arm may overtake the other, and one where several things vary."""
     lines = []
     for claim, outcome, why in judge_published(found):
         if cards := deciding_cards(claim, found):
@@ -101,7 +103,22 @@ def guide(found: Sequence[Evidence]) -> str:
         for regime, measure, crossing in crossover_rows(evidence):
             if measure == "test_error" and regime == "tuned":
                 lines.append(f"- {say_crossover(evidence, crossing)} (C2, `{evidence.name}`)")
+    lines += [f"- {say_factors(evidence)} (C2, C5, `{evidence.name}`)" for evidence in filter(has_factors, found)]
     return "\n".join(lines) + "\n"
+
+
+def say_factors(evidence: Evidence) -> str:
+    """Where several things vary: in how many cells GAP needs more steps, and the factor that moves test error most."""
+    _, error, steps = measured(evidence)
+    ratios = signs_frame(evidence)[f"{steps.name}_estimate"].tolist()
+    factors = factors_frame(evidence)
+    spread = factors.groupby("factor")[f"{error.name}_estimate"].agg(np.ptp)
+    most = factors[factors["factor"] == spread.idxmax()].to_dict("records")
+    levels = ", ".join(f"{row['level']} {in_row(row, error)}" for row in most)
+    return (
+        f"Over {len(ratios)} recipes GAP needs {ends(ratios, number)} times the steps; its test error depends most on"
+        f" {spread.idxmax()}, gap - flatten in points: {levels}"
+    )
 
 
 def say_crossover(evidence: Evidence, crossing: Crossover) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import cells, paired_values
+from gapbench.analysis.pairs import cells_by_regime, paired_group
 from gapbench.analysis.stats import Interval
 from gapbench.analysis.strata import stratified_interval
 from gapbench.analysis.verdicts import is_headline
@@ -22,15 +22,14 @@ MEASURES = (  # `level` and `target` are each experiment's own primary ones
 
 def overall_interval(found: Sequence[Evidence], measure: Measure, regime: str) -> tuple[Interval, int]:
     """gap against flatten over the headline experiments, every cell alike, and how many cells there are."""
-    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    groups = list[tuple[np.ndarray, np.ndarray]]()
     for evidence in filter(is_headline, found):
         experiment = evidence.experiment
         name = measure.name.format(level=experiment.train_losses[0], target=experiment.targets[0])
-        for cell in cells(evidence.measures, experiment):
-            if cell.regime == regime:
-                _, reference, treatment = paired_values(evidence.measures, cell, experiment.pair, name)
-                pairs.append((reference, treatment))
-    return stratified_interval([pair[0] for pair in pairs], [pair[1] for pair in pairs], measure.ratio), len(pairs)
+        if own := cells_by_regime(evidence.measures, experiment).get(regime):
+            groups.append(paired_group(evidence.measures, own, experiment.pair, name))
+    references, treatments = [group[0] for group in groups], [group[1] for group in groups]
+    return stratified_interval(references, treatments, measure.ratio), sum(map(len, references))
 
 
 def overall(found: Sequence[Evidence]) -> str:

@@ -9,7 +9,7 @@ from gapbench.experiment import Cell, Experiment, show
 from gapbench.report.table import Columns
 
 
-def setting(evidence: Evidence) -> str:
+def setting(evidence: Evidence, bootstrap: str = "BCa bootstrap over pairs of seeds") -> str:
     """What every caption ends with: regime, n, what varied and what did not, device, and what is missing."""
     experiment, records = evidence.experiment, evidence.records
     seeds = sorted({spec.seed for spec in experiment.runs})
@@ -24,7 +24,7 @@ def setting(evidence: Evidence) -> str:
         f"Tuned regime: each head at the peak rate that {experiment.tuned_on} chose for it, {tuned}." if tuned else "",
         f"Varied: {'; '.join(f'{k} ' + ', '.join(map(show, v)) for k, v in varied.items())}." if varied else "",
         f"{len(seeds)} seeds; a seed varies initialisation, batch order, training and validation images;"
-        " the test images stay the same. Intervals: 95 % BCa bootstrap over pairs of seeds.",
+        f" the test images stay the same. Intervals: 95 % {bootstrap}.",
         f"Trained on: {'; '.join(devices) or 'nothing yet'}.",
     ]
     return " ".join(filter(None, [*parts, completeness(evidence)]))

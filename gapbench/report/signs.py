@@ -1,5 +1,6 @@
 """An experiment of many cells at a glance: in each, the sign of gap - flatten and its interval, and what survives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,10 @@ from matplotlib.figure import Figure
 
 from gapbench.analysis.claims import TESTED
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import CELL, compare_pairs
-from gapbench.experiment import Cell
-from gapbench.report.arms import draw_lying, frame_differences, measured
+from gapbench.analysis.pairs import CELL, compare_pairs, paired_group, trained_cells
+from gapbench.analysis.strata import stratified_interval
+from gapbench.experiment import Cell, show
+from gapbench.report.arms import Measure, draw_lying, frame_differences, measured
 from gapbench.report.drawing import COLOURS, MARKERS, panel_grid
 from gapbench.report.setting import WHERE, setting
 from gapbench.report.table import Columns, Row, Table, number, signed_points
@@ -44,13 +46,12 @@ def signs_table(evidence: Evidence) -> Table:
     columns: Columns = dict(WHERE)
     for measure in measured(evidence):
 
-        def text(row: Row, name: str = measure.name, ratio: bool = measure.ratio) -> str:
-            low, estimate, high = (row[f"{name}_{end}"] for end in ("low", "estimate", "high"))
-            if pd.isna(estimate):
-                return "–"
-            show, none = (number, 1.0) if ratio else (signed_points, 0.0)
+        def text(row: Row, measure: Measure = measure) -> str:
+            none = 1.0 if measure.ratio else 0.0
+            low, high = row[f"{measure.name}_low"], row[f"{measure.name}_high"]
             sign = "−" if high < none else "+" if low > none else "0"
-            return f"{sign}  {show(estimate)} [{show(low)}, {show(high)}]"
+            told = in_row(row, measure)
+            return told if told == "–" else f"{sign}  {told}"
 
         columns[measure.title] = text
     columns |= {claim: (lambda row, claim=claim: row[claim]) for claim in TESTED}  # type: ignore[misc]
@@ -62,16 +63,67 @@ def signs_table(evidence: Evidence) -> Table:
     return Table("signs", caption, signs_frame(evidence), columns)
 
 
+def factors_frame(evidence: Evidence) -> pd.DataFrame:
+    """One row a regime, factor and level: gap against flatten over all cells of that level, which count alike."""
+    experiment, rows = evidence.experiment, list[dict[str, Any]]()
+    trained = trained_cells(evidence.measures, experiment)
+    for regime in dict.fromkeys(cell.regime for cell in trained):
+        for factor in experiment.factors:
+            levels: dict[str, list[Cell]] = {}
+            for cell, specs in trained.items():
+                if cell.regime == regime:
+                    levels.setdefault(show(specs[0].cell_row[factor]), []).append(cell)
+            for level, found in levels.items():
+                row = {"regime": regime, "factor": factor, "level": level, "cells": len(found)}
+                for measure in measured(evidence):
+                    reference, treatment = paired_group(evidence.measures, found, experiment.pair, measure.name)
+                    interval = stratified_interval([reference], [treatment], measure.ratio)
+                    kept = ("estimate", "low", "high", "n")
+                    row |= {f"{measure.name}_{name}": getattr(interval, name) for name in kept}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def factors_table(evidence: Evidence) -> Table:
+    """What each level of each factor makes of the difference, over the levels of all the others."""
+    names = ("regime", "factor", "level", "cells")
+    columns: Columns = {name: (lambda row, name=name: str(row[name])) for name in names}  # type: ignore[misc]
+    for measure in measured(evidence):
+        columns[measure.title] = lambda row, measure=measure: in_row(row, measure)  # type: ignore[misc]
+    caption = (
+        "What each level makes of the difference, over all levels of the other factors: gap - flatten in points (steps:"
+        " gap / flatten), a mean over the cells, which count alike."
+        f" {setting(evidence, bootstrap='percentile bootstrap that draws a seed in all of these cells at once')}"
+    )
+    return Table("factors", caption, factors_frame(evidence), columns)
+
+
+def in_row(row: Row, measure: Measure) -> str:
+    """A measure's estimate and interval in a row of either frame; a dash where there is none."""
+    low, estimate, high = (row[f"{measure.name}_{end}"] for end in ("low", "estimate", "high"))
+    show = number if measure.ratio else signed_points
+    return "–" if pd.isna(estimate) else f"{show(estimate)} [{show(low)}, {show(high)}]"
+
+
 def draw_signs(evidence: Evidence) -> Figure:
     """gap against flatten, a row a cell, a panel a measure."""
-    frame, (flatten, gap) = signs_frame(evidence), evidence.experiment.pair
-    labels = [Cell(*(row[name] for name in CELL)).factors for row in frame.to_dict("records")]
-    figure, (axes,) = panel_grid(1, 3, height=0.28 * len(labels) + 1.0, sharey=True)
+    frame, experiment = signs_frame(evidence), evidence.experiment
+    flatten, gap = experiment.pair
+    specs = [experiment.cells[Cell(*(row[name] for name in CELL))][0] for row in frame.to_dict("records")]
+    levels = [[show(spec.cell_row[name]) for name in experiment.factors] for spec in specs]
+    labels = aligned([experiment.factors, *levels])
+    figure, (axes,) = panel_grid(1, 3, height=0.26 * len(labels) + 1.0, sharey=True)
     look: dict[str, Any] = {"fmt": MARKERS[1], "color": COLOURS[1], "markersize": 5, "capsize": 3}
     for ax, measure in zip(axes, measured(evidence), strict=True):
         names = [f"{measure.name}_{end}" for end in ("estimate", "low", "high")]
-        draw_lying(ax, np.arange(len(labels)), frame[names], **look)
+        draw_lying(ax, np.arange(1, len(labels)), frame[names], **look)
         frame_differences(ax, measure, gap, flatten)
-    axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
-    axes[0].invert_yaxis()
+    axes[0].set_yticks(range(len(labels)), labels, fontsize=8, family="monospace")
+    axes[0].set_ylim(len(labels) - 0.5, -0.5)
     return figure
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Each row as one line of columns, for a font of equal widths."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)) for row in rows]

@@ -17,7 +17,7 @@ from gapbench.report.crossover import crossover_table, has_crossover
 from gapbench.report.gradients import gradients_table, has_gradients
 from gapbench.report.power import power_table
 from gapbench.report.setting import WHERE, by_cell, setting
-from gapbench.report.signs import has_factors, signs_table
+from gapbench.report.signs import factors_table, has_factors, signs_table
 from gapbench.report.speed_tables import efficiency_table, throughput_table
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
 from gapbench.report.tuning import chooses_rates, tuning_table
@@ -208,6 +208,7 @@ TABLES: tuple[tuple[Callable[[Evidence], Table], Callable[[Evidence], bool]], ..
     (parameters_table, always),
     (tuning_table, chooses_rates),
     (arms_table, has_more_arms),
+    (factors_table, has_factors),
     (signs_table, has_factors),
     (crossover_table, has_crossover),
     (overfitting_table, always),
