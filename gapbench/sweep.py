@@ -8,6 +8,7 @@ import difflib
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from pathlib import Path
@@ -170,8 +171,10 @@ def run_sweep(
 def start_workers(workers: int, pin: bool = True) -> Any:
     """Fresh processes, each made ready before its first task, so that none, idle or not, outlives this one.
 
-    Not joblib.Parallel: with one worker it would train in this very process, which `start_worker` is not for.
+    Not joblib.Parallel: with one worker it would train in this very process, which `start_worker` is not for. loky
+    replaces a worker that has grown by 300 MB, and warns; ours keep a step's memory on purpose (gapbench/worker.py).
     """
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     return get_reusable_executor(
         max_workers=workers, env=WORKER_ENV, initializer=start_worker, initargs=(os.getpid(), pin)
     )
