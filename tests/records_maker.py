@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.analysis.claims import Card, make_cards
+from gapbench.analysis.cards import make_cards
+from gapbench.analysis.claims import Card
 from gapbench.analysis.evidence import Evidence, derive
 from gapbench.analysis.frames import curves_frame
 from gapbench.analysis.metrics import measures_frame

@@ -1,7 +1,7 @@
 """The folk claims about global average pooling, each with an estimand, a margin and a rule fixed before the runs.
 
-A card is computed from records; no outcome is written by hand. The margin is the smallest effect worth choosing a
-head for, and the rule asks on which side of it the 95 % interval lies:
+A card is computed from records (cards.py); no outcome is written by hand. The margin is the smallest effect worth
+choosing a head for, and the rule asks on which side of it the 95 % interval lies:
 
     supported   wholly beyond the margin on the claimed side (and Holm-adjusted p < 0.05 where there is a test)
     refuted     wholly short of the margin: an effect worth having is excluded
@@ -10,23 +10,12 @@ head for, and the rule asks on which side of it the 95 % interval lies:
 """
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
+from gapbench.analysis.stats import ALPHA
 
-from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
-from gapbench.analysis.power import fewest_pairs, pairs_to_decide
-from gapbench.analysis.stats import ALPHA, holm
-from gapbench.experiment import Cell, Experiment
-from gapbench.records import Record
-
-MIN_PAIRS = fewest_pairs()  # a bootstrap of fewer also covers too little
 TESTED = ("C2", "C5")  # claims whose support needs a p value beside the interval
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -147,202 +136,3 @@ def overall(outcomes: Sequence[str]) -> str:
     if len(found) == 1:
         return found.pop()
     return "depends" if {"supported", "refuted"} <= found or "depends" in found else "undecided"
-
-
-def make_card(claim: str, dataset: str, px: int | None, regime: str = "any", factors: str = "", **fields: Any) -> Card:
-    """A card with what the claim itself fixes filled in; the outcome waits for `judge`."""
-    blank = {"estimate": NAN, "low": NAN, "high": NAN, "n": 0, "n_declared": 0, "p": NAN, "p_adjusted": NAN, "note": ""}
-    declared = {**asdict(CLAIMS[claim]), **blank, "answers": (), "outcome": "undecided"}
-    return Card(claim=claim, dataset=dataset, px=px, regime=regime, factors=factors, **{**declared, **fields})
-
-
-def card_of(row: Mapping[Any, Any], claim: str, **fields: Any) -> Card:
-    """The card of a claim in the cell that a row of `compare_pairs` is of."""
-    return make_card(claim, **{name: row[name] for name in CELL}, **fields)
-
-
-def comparison_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The numbers of one row of `compare_pairs` as a card's fields."""
-    n, missing = int(row["n"]), int(row["pairs_left_out"])
-    fields: dict[str, Any] = {"n": n, "n_declared": n + missing, "low": NAN, "high": NAN}
-    if n:
-        fields |= {name: float(row[name]) for name in ("estimate", "low", "high")} | {"p": float(row["sign_flip_p"])}
-    if missing:
-        fields["note"] = f"{missing} of {n + missing} pairs have no value. "
-    return fields
-
-
-def needed(halves: Iterable[tuple[tuple[Mapping[str, Any], float], str]]) -> int | None:
-    """About how many pairs would answer what is unknown: the most of any half; None where all is known."""
-    unknown = [(row, margin) for (row, margin), answer in halves if answer == "unknown" and row["n"]]
-    asked = [pairs_to_decide(row["low"], row["high"], row["estimate"], margin, row["n"]) for row, margin in unknown]
-    return max((pairs for pairs in asked if pairs), default=None)
-
-
-def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
-    """Exact: counted on the nets that were built, which the closed form agrees with; no interval needed."""
-    nets = {(r.spec.task.dataset, r.spec.task.px, r.spec.head): r for r in records if r.parameters}
-    heads = {key: record.parameters["head"] for key, record in nets.items()}
-    cards = []
-    for dataset, px in sorted({key[:2] for key in nets}):
-        keys = [(dataset, px, head) for head in experiment.pair]
-        if any(key not in nets for key in keys):
-            continue
-        flatten, gap = (heads[key] for key in keys)
-        shared = nets[keys[0]].parameters["backbone"]
-        ratio = (shared + gap) / (shared + flatten)
-        same_size = len({heads[key] for key in nets if key[2] == experiment.pair[1]}) == 1
-        cards.append(
-            make_card(
-                "C1",
-                dataset,
-                px,
-                answers=("yes" if ratio < 1 else "no", "yes" if same_size else "no"),
-                note=f"head {gap:,} instead of {flatten:,}, whole net {shared + gap:,} instead of {shared + flatten:,}",
-                estimate=ratio,
-                low=ratio,
-                high=ratio,
-                n=1,
-                n_declared=1,
-            )
-        )
-    return cards
-
-
-def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
-    """Overfit at matched train loss, together with test error: less overfit bought with more errors is no gain."""
-    names = (f"overfit_at_{experiment.train_losses[0]:g}", "test_error", "overfit_final", "train_loss_final")
-    tables = [compare_pairs(measures, experiment, name).to_dict("records") for name in names]
-    cards = []
-    for matched, error, final, loss in zip(*tables, strict=True):
-        fields = comparison_fields(matched)
-        if error["pairs_left_out"] > matched["pairs_left_out"]:  # a diverged run has a path but no end
-            fields |= {name: comparison_fields(error)[name] for name in ("n", "n_declared", "note")}
-        less = beyond(fields["low"], fields["high"], CLAIMS["C2"].margin, above=False)
-        no_worse = beyond(error["low"], error["high"], ERROR_MARGIN, above=False)
-        fields["answers"] = (less, no_worse) if fields["n"] >= MIN_PAIRS else ("unknown", "unknown")
-        halves = ((fields, CLAIMS["C2"].margin), (error, ERROR_MARGIN))
-        fields["pairs_to_decide"] = needed(zip(halves, fields["answers"], strict=True))
-        note = (
-            f"{fields.pop('note', '')}less overfit: {fields['answers'][0]}; test error no worse: {fields['answers'][1]}"
-        )
-        if error["n"] > 1:
-            ends = f"[{points(error['low'])}, {points(error['high'])}]"
-            note += f" ({points(error['estimate'])} {ends} points)"
-        if loss["n"]:  # a head that has not finished learning is a finding, and the reader must see it
-            ends = " and ".join(f"{head} {loss[f'{head}_mean']:.2g}" for head in experiment.pair)
-            note += f"; train loss at the end: {ends}"
-        if matched["n"] and final["n"] and matched["estimate"] * final["estimate"] < 0:
-            note += f"; at the last step overfit has the opposite sign ({points(final['estimate'])} points)"
-        cards.append(card_of(matched, "C2", note=note, **fields))
-    return cards
-
-
-def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
-    """Restricted mean steps to the primary target; a run that never gets there counts with the last step."""
-    target = f"{experiment.targets[0]:g}"
-    cards = []
-    for row in compare_pairs(measures, experiment, f"steps_to_{target}", ratio=True).to_dict("records"):
-        fields = comparison_fields(row)
-        answer = beyond(fields["low"], fields["high"], CLAIMS["C5"].margin, above=True)
-        cell = Cell(*(row[name] for name in CELL))
-        reached = [cell_rows(measures, cell, arm)[f"reached_{target}"] for arm in experiment.pair]
-        # Steps that were cut off at the end make the ratio a bound: from below for gap, from above for flatten.
-        cut = {"no": reached[1], "yes": reached[0]}.get(answer)
-        if fields["n"] < MIN_PAIRS or (cut is not None and not cut.all()):
-            answer = "unknown"
-        fields["answers"] = (answer,)
-        if cut is None or cut.all():
-            fields["pairs_to_decide"] = needed([((fields, CLAIMS["C5"].margin), answer)])
-        note = ", ".join(f"{head} {r.sum()} of {len(r)}" for head, r in zip(experiment.pair, reached, strict=True))
-        note = f"{fields.pop('note', '')}target {target} reached by {note}"
-        if cut is not None and not cut.all():
-            note += "; the answer is a bound on the wrong side, which longer runs would mend and more pairs would not"
-        cards.append(card_of(row, "C5", note=note, **fields))
-    return cards
-
-
-def cards_c6(experiment: Experiment, throughput: pd.DataFrame) -> list[Card]:
-    """One card a timed size (and device): single nets at the batch and precision the experiment trains with."""
-    if throughput.empty:
-        return []
-    recipes = [spec.recipe for spec in experiment.runs]
-    own = throughput["batch"].isin({r.batch for r in recipes}) & throughput["precision"].isin(
-        {r.precision for r in recipes}
-    )
-    timed = throughput[own & (throughput["fleet"] == 1) & (throughput["status"] == "ok")]
-    cards = []
-    for row in timed[timed["phase"] == "train"].to_dict("records"):
-        fields: dict[str, Any] = {name: float(row[name]) for name in ("estimate", "low", "high")}
-        same = (timed["px"] == row["px"]) & (timed["batch"] == row["batch"]) & (timed["device"] == row["device"])
-        also = timed[same & (timed["phase"] == "infer")].itertuples()
-        several = row["processes"] > 1
-        notes = [f"{row['platform'].upper()}: {row['device']}, batch {row['batch']}"]
-        notes += [f"{row['processes']} processes" if several else "one process alone: the interval is too narrow"]
-        notes += [f"inference {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in also]
-        fields |= {"n": int(row["n"]), "n_declared": int(row["n"]), "note": "; ".join(notes)}
-        fields["answers"] = (beyond(row["low"], row["high"], CLAIMS["C6"].margin, above=True),)
-        cards.append(make_card("C6", f"random images on {row['device']}", row["px"], **fields))
-    return cards
-
-
-def judge(experiment: Experiment, cards: list[Card]) -> list[Card]:
-    """Adjust p over the declared family, decide each card, and add one card a claim and regime over all its cells.
-
-    A test that has no value yet counts in the family with p = 1: what was not run makes nothing significant.
-    """
-    family = [i for i, card in enumerate(cards) if card.claim in experiment.family]
-    p_values = [cards[i].p if math.isfinite(cards[i].p) else 1.0 for i in family]
-    missing = len(experiment.family) * len(experiment.cells) - len(family)
-    adjusted = dict(zip(family, holm(np.array(p_values + [1.0] * missing)), strict=False))
-    judged = []
-    for i, card in enumerate(cards):
-        p = float(adjusted.get(i, card.p))
-        outcome = decide(card.answers, p if card.claim in TESTED else None)
-        note, pairs = card.note, card.pairs_to_decide if outcome == "undecided" else None
-        if pairs:
-            note += f"; about {pairs:,} pairs would decide"
-        judged.append(
-            replace(card, p_adjusted=float(adjusted.get(i, NAN)), outcome=outcome, note=note, pairs_to_decide=pairs)
-        )
-    keys = dict.fromkeys((card.claim, card.regime) for card in judged)
-    order = sorted(keys, key=lambda key: list(CLAIMS).index(key[0]))
-    return judged + [combine(experiment, *key, judged) for key in order]
-
-
-def combine(experiment: Experiment, claim: str, regime: str, cards: list[Card]) -> Card:
-    """The card of a claim over all cells of a regime: an outcome and how the cells fell, no pooled estimate."""
-    own = [card for card in cards if (card.claim, card.regime) == (claim, regime)]
-    note = "; ".join(f"{card.where} {card.outcome}" for card in own)
-    datasets = ", ".join(dict.fromkeys(card.dataset for card in own))
-    fields: dict[str, Any] = {"n": min(c.n for c in own), "n_declared": max(c.n_declared for c in own)}
-    outcome = overall([card.outcome for card in own])
-    declared = [f"{px} px" for px in sorted({spec.task.px for spec in experiment.runs})]
-    if regime != "any":
-        declared = [cell.label for cell in experiment.cells if cell.regime == regime]
-    untried = [label for label in declared if label not in {card.where for card in own}]
-    if untried and claim != "C6":  # which may be timed at sizes of its own
-        outcome, note = "undecided", f"{note}; not run: {', '.join(untried)}"
-    return make_card(claim, datasets, None, regime, outcome=outcome, note=note, **fields)
-
-
-def make_cards(
-    experiment: Experiment, records: list[Record], measures: pd.DataFrame, throughput: pd.DataFrame
-) -> list[Card]:
-    """Every card of an experiment, judged: one a claim and cell, then one a claim and regime over all its cells."""
-    cards = cards_c1(experiment, records)
-    trained: dict[str, Callable[[Experiment, pd.DataFrame], list[Card]]] = {"C2": cards_c2, "C5": cards_c5}
-    for claim in experiment.family if not measures.empty else ():
-        cards += trained[claim](experiment, measures)
-    cards = judge(experiment, cards + cards_c6(experiment, throughput))
-    return [spoken_of(card, experiment.pair) for card in cards]
-
-
-def spoken_of(card: Card, pair: tuple[str, str]) -> Card:
-    """The card with its claim said of the arm under test and its reference instead of gap and flatten."""
-    words = {"flatten": pair[0], "gap": pair[1], "GAP": "GAP" if pair[1] == "gap" else pair[1]}
-    title, estimand, rule = (
-        re.sub(r"\b(?:flatten|gap|GAP)\b", lambda found: words[found[0]], text)
-        for text in (card.title, card.estimand, card.rule)
-    )
-    return replace(card, title=title, estimand=estimand, rule=rule)

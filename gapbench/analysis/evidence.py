@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gapbench.analysis.claims import Card, make_cards
+from gapbench.analysis.cards import make_cards
+from gapbench.analysis.claims import Card
 from gapbench.analysis.frames import curves_frame, timing_frame
 from gapbench.analysis.metrics import measures_frame
 from gapbench.analysis.speed import throughput_frame

@@ -11,7 +11,8 @@ from gapbench.experiment import Cell, Experiment
 from gapbench.spec import RunSpec
 
 CELL = list(Cell._fields)  # what a table's row is
-NUMBERS = ("estimate", "low", "high", "sign_flip_p", "wilcoxon_p", "correlation", "probability_gap_lower")
+PROBABILITY = ("probability_gap_lower", "probability_low", "probability_high")
+NUMBERS = ("estimate", "low", "high", "sign_flip_p", "wilcoxon_p", "correlation", *PROBABILITY)
 
 
 def cell_rows(measures: pd.DataFrame, cell: Cell, arm: str | None = None) -> pd.DataFrame:
@@ -93,7 +94,7 @@ def compare_pairs(
             "sign_flip_p": stats.sign_flip_p(differences),
             "wilcoxon_p": stats.wilcoxon_p(differences),
             "correlation": stats.correlation(reference, treatment),
-            "probability_gap_lower": stats.probability_lower(reference, treatment),
+            **dict(zip(PROBABILITY, stats.probability_interval(reference, treatment)[:3], strict=True)),
         }
         rows.append(row)
     return pd.DataFrame(rows)

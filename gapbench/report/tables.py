@@ -7,7 +7,7 @@ import pandas as pd
 
 from gapbench.analysis.claims import CLAIMS
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
+from gapbench.analysis.pairs import CELL, PROBABILITY, cell_rows, compare_pairs
 from gapbench.analysis.readings import describe_readings, label_readings, readings_frame
 from gapbench.analysis.stats import kaplan_meier, restricted_mean
 from gapbench.counts import count_head, count_net, optimizer_bytes
@@ -97,7 +97,7 @@ def overfitting_table(evidence: Evidence) -> Table:
         "p (sign flip)": lambda r: p_value(r.get("sign_flip_p")),
         "p (Wilcoxon)": lambda r: p_value(r.get("wilcoxon_p")),
         "correlation": lambda r: f"{r['correlation']:.2f}" if pd.notna(r.get("correlation")) else "–",
-        "P(gap lower)": lambda r: number(r.get("probability_gap_lower"), 2),
+        f"P({gap} lower)": lambda r: show_probability(r),
     }
     raw = by_cell(raw, experiment)
     caption = (
@@ -110,6 +110,14 @@ def overfitting_table(evidence: Evidence) -> Table:
         f" {len({s.seed for s in experiment.runs})}: a run never reached that train loss. {setting(evidence)}"
     )
     return Table("overfitting", caption, raw, columns)
+
+
+def show_probability(row: Row) -> str:
+    """`0.9 [0.6, 0.98]`; a dash where there is no pair."""
+    if pd.isna(row.get("probability_gap_lower")):
+        return "–"
+    estimate, low, high = (number(row[name], 2) for name in PROBABILITY)
+    return f"{estimate} [{low}, {high}]"
 
 
 def convergence_table(evidence: Evidence) -> Table:
