@@ -1,5 +1,6 @@
 """Backbones against NumPy and XLA's own operations, and whole nets: streams, gradients, names and dropout."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,15 @@ def test_dropout_acts_on_the_head_s_input_in_training_alone() -> None:
     np.testing.assert_array_equal(dropped, net(ones, train=True, dropout=(half, jax.random.key(0))))
     rarely = net(ones, train=True, dropout=(jnp.asarray(0.01), jax.random.key(0)))
     assert 0.9 < np.mean(rarely != 0) < 1
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        (((3, 3, 10), (10,)), "the backbone returns [B, 1, 1, 10] where the spec and the data say [B, 3, 3, 10]"),
+        (((1, 1, 10), (11,)), "the head returns [B, 10] where the spec and the data say [B, 11]"),
+    ],
+)
+def test_a_net_of_another_shape_than_declared_is_refused(shapes: Any, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        Classifier(SameMap(), SameVector(), shapes=shapes)(jnp.ones((20, 1, 1, 10)))

@@ -13,6 +13,8 @@ from gapbench.models.registry import ARGUMENTS, BACKBONES, HEADS, anything
 from gapbench.spec import RunSpec, UserError, choose
 
 Moments = tuple[Float[Array, "C"], Float[Array, "C"]]  # mean and standard deviation of the training pixels, by channel
+Shape = tuple[int, ...]
+Shapes = tuple[Shape | None, Shape | None]  # of a feature map and of an image's logits
 
 
 def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array, "B H W C"]:
@@ -25,8 +27,10 @@ def normalise(images: UInt8[Array, "B H W C"], moments: Moments) -> Float[Array,
 class Classifier(nnx.Module):
     """logits = head(backbone(x)), in float32 whatever the precision inside."""
 
-    def __init__(self, backbone: nnx.Module, head: nnx.Module, backbone_dropout: float = 0.0):
-        self.backbone, self.head, self.backbone_dropout = backbone, head, backbone_dropout
+    def __init__(
+        self, backbone: nnx.Module, head: nnx.Module, backbone_dropout: float = 0.0, shapes: Shapes = (None, None)
+    ):
+        self.backbone, self.head, self.backbone_dropout, self.shapes = backbone, head, backbone_dropout, shapes
 
     def __call__(
         self,
@@ -35,11 +39,23 @@ class Classifier(nnx.Module):
         dropout: tuple[Float[Array, ""], jax.Array] | None = None,
         backbone_key: jax.Array | None = None,
     ) -> Float[Array, "B K"]:
-        """In training `dropout` is the head's rate and key, and `backbone_key` that of a backbone with dropout."""
+        """In training `dropout` is the head's rate and key, and `backbone_key` that of a backbone with dropout.
+
+        Raises UserError where the backbone or the head returns another shape than the spec says.
+        """
         drop_input = partial(drop, rate=dropout[0], key=dropout[1]) if dropout else keep_all
         keys = (backbone_key,) if self.backbone_dropout and train else ()
-        logits = self.head(self.backbone(x, train, *keys), drop_input)  # type: ignore[operator]
+        maps = check_shape("backbone", self.backbone(x, train, *keys), self.shapes[0])  # type: ignore[operator]
+        logits = check_shape("head", self.head(maps, drop_input), self.shapes[1])  # type: ignore[operator]
         return logits.astype(jnp.float32)
+
+
+def check_shape(part: str, values: jax.Array, shape: Shape | None) -> jax.Array:
+    """`values` [B, *shape]; raises UserError where they are not. It costs nothing in a compiled program."""
+    if shape is not None and values.shape[1:] != shape:
+        found, due = (f"[B, {', '.join(map(str, one))}]" for one in (values.shape[1:], shape))
+        raise UserError(f"the {part} returns {found} where the spec and the data say {due}: mend its __call__")
+    return values
 
 
 def check_names(spec: RunSpec) -> None:
@@ -65,7 +81,8 @@ def init_classifier(spec: RunSpec, image_channels: int, classes: int) -> Classif
     backbone = BACKBONES[spec.backbone.kind](spec.backbone, image_channels, backbone_rngs)
     feature_px = spec.backbone.feature_px(spec.task.px)
     head = HEADS[name](spec.backbone.channels, feature_px, classes, argument, head_rngs)
-    model = Classifier(backbone, head, spec.backbone.dropout)
+    shapes = ((feature_px, feature_px, spec.backbone.channels), (classes,))
+    model = Classifier(backbone, head, spec.backbone.dropout, shapes)
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype"):  # convolutions, dense layers and norms compute in it; norms reduce in float32
             module.dtype = jnp.dtype(spec.recipe.precision)
