@@ -13,7 +13,7 @@ from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.verdicts import is_headline, judge_published
 from gapbench.race import Race
 from gapbench.records import write_text
-from gapbench.report.guide import guide
+from gapbench.report.guide import ends, guide
 from gapbench.report.overall import overall
 from gapbench.report.page import MARKS
 from gapbench.report.race import speed_block
@@ -60,20 +60,31 @@ def cell_text(card: Card) -> str:
 
 
 def conditions(found: list[Evidence]) -> str:
-    """A line an experiment: what was trained, how often, on what."""
-    lines = []
+    """A row an experiment: what it asks, with how many runs, of what size, at what cost; then where all of it ran."""
+    lines = ["| experiment | question | runs, seeds | training images, steps | core minutes |", "|---|---|---|---|---|"]
     for evidence in found:
-        experiment, records = evidence.experiment, evidence.records
-        task, recipe = experiment.runs[0].task, experiment.runs[0].recipe
-        seeds = {spec.seed for spec in experiment.runs}
+        specs = evidence.experiment.runs
+        images = span([spec.task.train_images for spec in specs])
+        datasets = ", ".join(dict.fromkeys(spec.task.dataset for spec in specs))
+        steps = f"{span([spec.recipe.steps for spec in specs])} of {span([spec.recipe.batch for spec in specs])}"
         minutes = evidence.timing[["compile_s", "train_s", "eval_s"]].sum().sum() / 60
-        devices = sorted({f"{r.provenance['device']}, jax {r.provenance['packages']['jax']}" for r in records})
+        page = f"results/published/{evidence.name}/index.html"
         lines.append(
-            f"- `{evidence.name}`: {len(records)} runs, {len(seeds)} seeds, {task.train_images:,} training images of"
-            f" {task.dataset}, {recipe.steps} steps of {recipe.batch}; {'; '.join(devices)}"
-            + (f"; {number(minutes, 2)} minutes of one core" if minutes else "")
+            f"| [`{evidence.name}`]({page}) | {evidence.experiment.question} | {len(evidence.records)},"
+            f" {len({spec.seed for spec in specs})} | {images} of {datasets}, {steps} |"
+            f" {number(minutes, 2) if minutes else '–'} |"
         )
-    return "\n".join(lines) + "\n"
+    devices = {
+        f"{record.provenance['device']}, jax {record.provenance['packages']['jax']}"
+        for evidence in found
+        for record in evidence.records
+    }
+    return "\n".join(lines) + f"\n\nTrained on: {'; '.join(sorted(devices))}.\n"
+
+
+def span(values: list[int]) -> str:
+    """`250 to 3,500`, or the one value."""
+    return ends(values, "{:,}".format)
 
 
 BLOCKS: dict[str, tuple[type, Callable[[list[Any]], str]]] = {  # by name: what it is made of, and how
