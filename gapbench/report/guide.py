@@ -1,6 +1,7 @@
 """The README's decision guide: when to flatten and when to average, each sentence from a claim's records."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from gapbench.report.signs import factors_frame, has_factors, in_row, signs_fram
 from gapbench.report.table import number, signed_points
 
 
-def ends(values: Sequence[float], text: Callable[[float], str]) -> str:
+def ends(values: Sequence[float | int], text: Callable[[Any], str]) -> str:
     """`2.1 to 9.8`, or the one value."""
     low, high = text(min(values)), text(max(values))
     return low if low == high else f"{low} to {high}"

@@ -82,7 +82,7 @@ def conditions(found: list[Evidence]) -> str:
     return "\n".join(lines) + f"\n\nTrained on: {'; '.join(sorted(devices))}.\n"
 
 
-def span(values: list[int]) -> str:
+def span(values: Sequence[int]) -> str:
     """`250 to 3,500`, or the one value."""
     return ends(values, "{:,}".format)
 
