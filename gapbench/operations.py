@@ -60,7 +60,7 @@ def read_convolution(line: dict[str, str], shapes: dict[str, tuple[int, ...]]) -
     out = dict(zip(out_labels, shapes[line["name"]], strict=True))
     contracted = shapes[re.findall(r"%([\w.-]+)", line["rest"])[1]][kernel_labels.index("i")]
     flops = 2.0 * math.prod(out.values()) * height * width * contracted
-    if height > 3:  # slides the output's gradient over the input; a map of up to 3 px is taken for one of the others
+    if height > out["0"]:  # slides the output's gradient over the input; a map no larger than its kernel looks alike
         return Instruction(KERNEL, f"{height} px {out['b']}→{out['f']}", flops)
     if "transpose(" in line["rest"]:
         return Instruction(INPUT, f"{out['0']} px {out['f']}→{contracted}", flops)

@@ -23,6 +23,10 @@ ENTRY %main {
   %conv.2 = f32[64,28,28,16]{3,2,1,0} convolution(%conv.1, %t.1), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f, metadata={op_name="jit(f)/transpose(jvp())/conv"}
   %copy.3 = f32[28,28,64,32]{3,2,1,0} copy(%conv.1)
   %conv.3 = f32[16,3,3,32]{3,2,1,0} convolution(%y, %copy.3), window={size=28x28 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
+  %conv.5 = f32[64,32,32,24]{3,2,1,0} convolution(%x, %k5), window={size=5x5 pad=2_2x2_2}, dim_labels=b01f_01io->b01f
+  %k5 = f32[5,5,16,24]{3,2,1,0} parameter(3)
+  %conv.6 = f32[16,5,5,24]{3,2,1,0} convolution(%y, %copy.6), window={size=32x32 pad=2_2x2_2}, dim_labels=b01f_01io->b01f
+  %copy.6 = f32[32,32,64,24]{3,2,1,0} copy(%conv.5)
   %conv.4 = f32[64,28,28,8]{3,2,1,0} convolution(%x, %one), dim_labels=b01f_01io->b01f
   %one = f32[1,1,16,8]{3,2,1,0} parameter(2)
   %ynn_fusion = f32[64]{0} fusion(%x), kind=kCustom
@@ -48,6 +52,7 @@ def test_convolutions_are_told_apart_by_direction_with_their_flops() -> None:
     assert found["conv.1"] == (FORWARD, "28 px 16→32", FLOPS)
     assert found["conv.2"] == (INPUT, "28 px 16→32", FLOPS)  # the layer's own order, not the operands'
     assert found["conv.3"] == (KERNEL, "28 px 16→32", FLOPS)
+    assert [found[name][:2] for name in ("conv.5", "conv.6")] == [(FORWARD, "32 px 16→24"), (KERNEL, "32 px 16→24")]
     assert found["conv.4"] == (FORWARD, "28 px 16→8", 2.0 * 64 * 28 * 28 * 16 * 8)  # 1×1: XLA prints no window
     kinds = {name: found[name].kind for name in ("t.1", "copy.3", "ynn_fusion", "maximum_fusion")}
     assert kinds == {
