@@ -27,6 +27,14 @@ class Cell(NamedTuple):
         return ", ".join(filter(None, (f"{self.px} px", self.factors)))
 
 
+class Reported(Declaration):
+    """What somebody else printed of the same arms."""
+
+    source: str  # as `Lin et al. 2013, table 4`
+    differs: str  # what is not the same here: whole sentences
+    test_error: dict[str, Fraction]  # by arm
+
+
 class Experiment(Declaration):
     """A declaration, which never changes once it has records.
 
@@ -43,6 +51,7 @@ class Experiment(Declaration):
     family: tuple[Literal["C2", "C5"], ...] = ()  # Holm runs over the tests of these claims in every cell
     targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
     train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
+    reported: Reported | None = None
     factories: tuple[Factory, ...] = ()  # heads and backbones that are imported, beside those the file registers
     pilot_seeds: tuple[Seed, ...] = ()  # train these first, and set targets and train_losses from them
 
@@ -53,6 +62,8 @@ class Experiment(Declaration):
             raise ValueError("runs: give at least one, and each cell, arm and seed once")
         if missing := set(self.pair) - {spec.arm for spec in self.runs}:
             raise ValueError(f"runs: no run is the arm {', '.join(sorted(missing))} named in pair")
+        if self.reported and (odd_arms := set(self.reported.test_error) - {spec.arm for spec in self.runs}):
+            raise ValueError(f"reported: no run is the arm {', '.join(sorted(odd_arms))}")
         halves = Counter((spec.cell_key, spec.seed) for spec in self.runs if spec.arm in self.pair)
         if odd := [key for key, n in halves.items() if n == 1]:
             raise ValueError(self._explain_odd(odd[0]))

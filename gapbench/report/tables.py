@@ -16,6 +16,7 @@ from gapbench.report.arms import arms_table, has_more_arms
 from gapbench.report.crossover import crossover_table, has_crossover
 from gapbench.report.gradients import gradients_table, has_gradients
 from gapbench.report.power import power_table
+from gapbench.report.reported import has_reported, reported_table
 from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.signs import factors_table, has_factors, signs_table
 from gapbench.report.speed_tables import efficiency_table, throughput_table
@@ -218,6 +219,7 @@ TABLES: tuple[tuple[Callable[[Evidence], Table], Callable[[Evidence], bool]], ..
     (arms_table, has_more_arms),
     (factors_table, has_factors),
     (signs_table, has_factors),
+    (reported_table, has_reported),
     (crossover_table, has_crossover),
     (overfitting_table, always),
     (convergence_table, always),
