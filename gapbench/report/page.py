@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gapbench.analysis.claims import CLAIMS, Card
 from gapbench.analysis.evidence import Evidence
+from gapbench.analysis.verdicts import count
 from gapbench.report.setting import completeness
 from gapbench.report.table import Table, p_value
 
@@ -59,12 +60,20 @@ def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, 
             whole = next((card for card in wholes if card.regime == "tuned"), wholes[0])
             cells = [card_view(card) for card in own if card.px is not None]
             margin = whole.show(whole.margin) + (" points" if claim == "C2" else "")
-            claims.append({"id": claim, "declared": whole, "margin": margin, "whole": card_view(whole), "cells": cells})
+            counted = count([card for card in own if card.px is not None])
+            claims.append(
+                {"id": claim, "declared": whole, "margin": margin, "whole": card_view(whole), "cells": cells}
+                | {"counted": f"{counted} cells"}
+            )
     pictures = [
         {"name": figure, "caption": caption, "data": base64.b64encode(figures[figure]["svg"]).decode()}
         for figure, caption in CAPTIONS.items()
         if figure in figures
     ]
+    # what --set made is no experiment that make knows
+    command = (
+        f"gapbench report {evidence.name}" if "+" in evidence.name else f"make reproduce EXPERIMENT={evidence.name}"
+    )
     return environment.get_template("page.html").render(
-        evidence=evidence, claims=claims, tables=tables, pictures=pictures, note=completeness(evidence)
+        evidence=evidence, command=command, claims=claims, tables=tables, pictures=pictures, note=completeness(evidence)
     )

@@ -126,4 +126,5 @@ def draw_signs(evidence: Evidence) -> Figure:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Each row as one line of columns, for a font of equal widths."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
+    lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
+    return [line.replace(" ", "\N{NO-BREAK SPACE}") for line in lines]  # SVG folds plain ones
