@@ -60,9 +60,9 @@ def draw_gradients(evidence: Evidence) -> Figure:
                 for part, dash in zip(("backbone", "head"), DASHES, strict=True):
                     values = np.array([getattr(g, part) for g in own])
                     if values.size:
-                        ax.plot(
-                            own[0].step, np.exp(np.log(values).mean(axis=0)), dash, color=colour, label=f"{arm}, {part}"
-                        )
+                        with np.errstate(divide="ignore"):  # a net of dead units has a gradient of zero
+                            means = np.exp(np.log(values).mean(axis=0))
+                        ax.plot(own[0].step, means, dash, color=colour, label=f"{arm}, {part}")
             ax.set_yscale("log")
             ax.set_title(f"{regime}, {cell.label}", fontsize=10)
             ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
