@@ -1,6 +1,6 @@
 """What remains of the difference between the heads when one thing is taken away?
 
-    gapbench run controls                # 360 runs, about 60 min on two cores
+    gapbench run controls                # 360 runs, about 20 min on two cores
 
 Data and recipe are those of size_sweep at 28 px, at both heads' tuned rates; every arm is compared with gap. Parameters
 matched down (flatten_lowrank) and up (gap_mlp), dropout for both heads, weight decay of the head, other pools (gmp,

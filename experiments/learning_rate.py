@@ -1,6 +1,6 @@
 """Which peak learning rate suits each head? The tuned regime of size_sweep is chosen here, on seeds of its own.
 
-    gapbench run learning_rate           # 280 runs, about 35 min on two cores; feeds size_sweep's tuned regime
+    gapbench run learning_rate           # 280 runs, about 12 min on two cores; feeds size_sweep's tuned regime
 
 Recipe and data are those of size_sweep, at its smallest and its largest input; only the rate varies, by factors of two
 around the shared regime's 0.003. Each head's rate is the one with the best validation accuracy over both sizes

@@ -1,6 +1,6 @@
 """Which peak learning rate suits each head? The tuned regime of fashion_mnist is chosen here, on seeds of its own.
 
-    gapbench run learning_rate_fashion   # 280 runs, about 60 min on two cores; feeds fashion_mnist's tuned regime
+    gapbench run learning_rate_fashion   # 280 runs, about 35 min on two cores; feeds fashion_mnist's tuned regime
 
 Recipe and data are those of fashion_mnist, at its smallest and largest input; only the rate varies, by factors of two
 around the shared regime's 0.003. Each head's rate is the one with the best validation accuracy over both sizes

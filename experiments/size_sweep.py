@@ -1,6 +1,6 @@
 """Does the head's effect grow with the input size? Real MNIST digits, embedded in a package: works offline.
 
-    gapbench run size_sweep              # 240 runs, about 28 min on two cores; feeds claims C1, C2, C5
+    gapbench run size_sweep              # 240 runs, about 10 min on two cores; feeds claims C1, C2, C5
 
 In the shared regime the recipe is one for all cells, so that the head is all that differs. In the tuned regime each
 head has the peak learning rate that `learning_rate` chose for it on other seeds.

@@ -1,6 +1,6 @@
 """Would the difference vanish with more data? From 250 real MNIST digits to all that are left.
 
-    gapbench run train_size              # 200 runs, about 25 min on two cores; feeds claim C2
+    gapbench run train_size              # 200 runs, about 10 min on two cores; feeds claim C2
 
 Recipe and rates are those of size_sweep at its largest input; only the number of training images varies, so the
 smaller sets are seen more often in the same number of steps. The rates were tuned on 1,000 images.
