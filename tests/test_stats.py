@@ -128,14 +128,15 @@ def test_wilcoxon_splits_zeros_and_finds_nothing_in_equal_pairs() -> None:
 
 
 def exact_bca(values: np.ndarray) -> tuple[float, float]:
-    """Efron's BCa interval of the mean, from every one of the n^n resamples instead of drawn ones."""
+    """Efron's BCa interval of the mean, from every one of the n^n resamples instead of drawn ones, level expanded."""
     n, estimate = len(values), values.mean()
     means = np.array([np.mean(draw) for draw in itertools.product(values, repeat=n)])
     z0 = scipy_stats.norm.ppf((np.mean(means < estimate) + np.mean(means <= estimate)) / 2)
     left_out = np.array([np.delete(values, i).mean() for i in range(n)])
     spread = left_out.mean() - left_out
     a = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
-    z = z0 + scipy_stats.norm.ppf([0.025, 0.975])
+    t = np.sqrt(n / (n - 1)) * scipy_stats.t.ppf(0.975, n - 1)
+    z = z0 + np.array([-t, t])
     low, high = np.quantile(means, scipy_stats.norm.cdf(z0 + z / (1 - a * z)))
     return float(low), float(high)
 
@@ -153,7 +154,12 @@ def test_the_interval_of_a_mean_is_efrons_bca() -> None:
 def test_the_interval_is_what_scipy_gives_for_the_named_stream() -> None:
     ours = stats.difference_interval(np.ones(5), SKEWED + 1)
     theirs = scipy_stats.bootstrap(
-        (SKEWED,), np.mean, n_resamples=stats.RESAMPLES, method="BCa", rng=generator_for(0, "bootstrap")
+        (SKEWED,),
+        np.mean,
+        n_resamples=stats.RESAMPLES,
+        method="BCa",
+        confidence_level=stats.expanded_level(5),
+        rng=generator_for(0, "bootstrap"),
     ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
 
@@ -162,14 +168,22 @@ def test_the_interval_of_symmetric_pairs_is_symmetric() -> None:
     interval = stats.mean_interval(array(*range(-7, 8)) + 100)
     assert interval.estimate == 100
     assert 100 - interval.low == pytest.approx(interval.high - 100, abs=0.1)
-    # the standard error of the mean of a resample: √(Σ i² / 15) / √15 = √(280 / 15 / 15) = 1.116
-    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 1.116, rel=0.03)
+    # the standard error of the mean of a resample: √(Σ i² / 15) / √15 = √(280 / 15 / 15) = 1.116; √(15/14)·2.145 = 2.22
+    assert interval.high - interval.low == pytest.approx(2 * 2.22 * 1.116, rel=0.04)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    samples = generator_for(1, "bootstrap").normal(3.0, 1.0, size=(100, 15))
-    inside = [interval.low <= 3.0 <= interval.high for interval in map(stats.mean_interval, samples)]
-    assert 86 <= sum(inside) <= 99  # 95 expected, a few less for 15 values; 99.9 % of binomials lie in this range
+def test_the_expanded_level_is_the_one_worked_out_by_hand() -> None:
+    # n = 10: t = 2.2622, √(10/9)·2.2622 = 2.3846, Φ(-2.3846) = 0.00855
+    assert stats.expanded_level(10) == pytest.approx(1 - 2 * 0.00855, abs=1e-5)
+    assert stats.expanded_level(10**6) == pytest.approx(0.95, abs=1e-5)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 1999)
+    for draw, truth in ((generator_for(1, "bootstrap").normal, 0.0), (generator_for(1, "bootstrap").gamma, 1.0)):
+        samples = draw(1.0, size=(400, 10)) - (1.0 if truth == 0.0 else 0.0)
+        inside = [interval.low <= truth <= interval.high for interval in map(stats.mean_interval, samples)]
+        assert 365 <= sum(inside) <= 394  # 380 expected; at a plain 95 % BCa holds it in 360 and 347
 
 
 def test_equal_pairs_fall_back_to_the_percentile_interval_and_say_so() -> None:

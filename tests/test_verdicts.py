@@ -117,5 +117,7 @@ def test_the_readme_leads_with_one_line_a_claim_and_a_guide_linked_to_the_claims
 
 def test_the_overall_effect_keeps_the_pairs_and_counts_every_cell_alike() -> None:
     rows = dict(line.strip("| ").split(" | ", 1) for line in overall(whole()).splitlines()[2:])
-    assert rows["steps to the target, ratio"].startswith("3.00 [3.00, 3.00], n=20 in 2 cells | 3.00")
+    assert rows["steps to the target (cut off at the last step), ratio"].startswith(
+        "3.00 [3.00, 3.00], n=20 in 2 cells | 3.00"
+    )
     assert rows["overfit at the last step, points"].startswith("-10.00 [")

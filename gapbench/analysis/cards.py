@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,11 +43,30 @@ def comparison_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
     return fields
 
 
-def needed(halves: Iterable[tuple[tuple[Mapping[str, Any], float], str]]) -> int | None:
-    """About how many pairs would answer what is unknown: the most of any half; None where all is known."""
-    unknown = [(row, margin) for (row, margin), answer in halves if answer == "unknown" and row["n"]]
-    asked = [pairs_to_decide(row["low"], row["high"], row["estimate"], margin, row["n"]) for row, margin in unknown]
-    return max((pairs for pairs in asked if pairs), default=None)
+class Half(NamedTuple):
+    """One part of a claim's rule: a row of `compare_pairs`, the margin, and whether the claimed side is above it."""
+
+    row: Mapping[Any, Any]
+    margin: float
+    above: bool
+
+    @property
+    def answer(self) -> str:
+        """yes, no or unknown; unknown too where pairs are too few, or left out: those with a value are no sample."""
+        if self.row["n"] < MIN_PAIRS or self.row["pairs_left_out"]:
+            return "unknown"
+        return beyond(self.row["low"], self.row["high"], self.margin, self.above)
+
+
+def needed(halves: Sequence[Half]) -> int | None:
+    """About how many pairs would decide a claim: one no is enough, and a yes takes all; None where no number would."""
+    unknown = [half for half in halves if half.answer == "unknown" and half.row["n"]]
+    asked = [
+        (pairs_to_decide(h.row["low"], h.row["high"], h.row["estimate"], h.margin, h.row["n"]), h) for h in unknown
+    ]
+    to_refute = [pairs for pairs, h in asked if pairs and (h.row["estimate"] > h.margin) != h.above]
+    to_support = [pairs for pairs, _ in asked if pairs]
+    return min(to_refute, default=None) or max(to_support, default=None)
 
 
 def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
@@ -89,11 +108,9 @@ def cards_c2(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         fields = comparison_fields(matched)
         if error["pairs_left_out"] > matched["pairs_left_out"]:  # a diverged run has a path but no end
             fields |= {name: comparison_fields(error)[name] for name in ("n", "n_declared", "note")}
-        less = beyond(fields["low"], fields["high"], CLAIMS["C2"].margin, above=False)
-        no_worse = beyond(error["low"], error["high"], ERROR_MARGIN, above=False)
-        fields["answers"] = (less, no_worse) if fields["n"] >= MIN_PAIRS else ("unknown", "unknown")
-        halves = ((fields, CLAIMS["C2"].margin), (error, ERROR_MARGIN))
-        fields["pairs_to_decide"] = needed(zip(halves, fields["answers"], strict=True))
+        halves = (Half(matched, CLAIMS["C2"].margin, above=False), Half(error, ERROR_MARGIN, above=False))
+        fields["answers"] = tuple(half.answer for half in halves)
+        fields["pairs_to_decide"] = needed(halves)
         note = (
             f"{fields.pop('note', '')}less overfit: {fields['answers'][0]}; test error no worse: {fields['answers'][1]}"
         )
@@ -115,19 +132,18 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
     cards = []
     for row in compare_pairs(measures, experiment, f"steps_to_{target}", ratio=True).to_dict("records"):
         fields = comparison_fields(row)
-        answer = beyond(fields["low"], fields["high"], CLAIMS["C5"].margin, above=True)
+        half = Half(row, CLAIMS["C5"].margin, above=True)
+        answer = half.answer
         cell = Cell(*(row[name] for name in CELL))
         reached = [cell_rows(measures, cell, arm)[f"reached_{target}"] for arm in experiment.pair]
         # Steps that were cut off at the end make the ratio a bound: from below for gap, from above for flatten.
         cut = {"no": reached[1], "yes": reached[0]}.get(answer)
-        if fields["n"] < MIN_PAIRS or (cut is not None and not cut.all()):
-            answer = "unknown"
-        fields["answers"] = (answer,)
-        if cut is None or cut.all():
-            fields["pairs_to_decide"] = needed([((fields, CLAIMS["C5"].margin), answer)])
+        bounded = cut is not None and not cut.all()
+        fields["answers"] = ("unknown" if bounded else answer,)
+        fields["pairs_to_decide"] = None if bounded else needed([half])
         note = ", ".join(f"{head} {r.sum()} of {len(r)}" for head, r in zip(experiment.pair, reached, strict=True))
         note = f"{fields.pop('note', '')}target {target} reached by {note}"
-        if cut is not None and not cut.all():
+        if bounded:
             note += "; the answer is a bound on the wrong side, which longer runs would mend and more pairs would not"
         cards.append(card_of(row, "C5", note=note, **fields))
     return cards

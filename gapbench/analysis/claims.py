@@ -40,13 +40,15 @@ CLAIMS = {
         "overfit (train - test accuracy) at matched train loss, gap - flatten, paired by seed",
         -0.005,
         "supported if overfit falls by more than half a point and test error does not rise by half a point;"
-        " refuted if either is excluded",
+        " refuted if either is excluded; a half with pairs that have no value answers neither way",
     ),
     "C5": Claim(
         "GAP converges more slowly",
         "steps to the target validation accuracy (restricted mean), gap / flatten, paired by seed",
         1.05,
-        "supported if gap needs more than 5 % more steps; refuted if that is excluded",
+        "supported if gap needs more than 5 % more steps, refuted if that is excluded; a run that never gets there"
+        " counts with the last step, and must not favour the answer: for support every run of flatten gets there, for"
+        " refutation every run of gap",
     ),
     "C6": Claim(
         "GAP is cheaper to run",

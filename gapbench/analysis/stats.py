@@ -31,7 +31,17 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int  # pairs; blocks of a timing
-    method: str  # BCa, or percentile where BCa is undefined; nested where processes are drawn before blocks
+    method: str  # BCa, or percentile where that is undefined, at the expanded level; nested: processes, then blocks
+
+
+def expanded_level(n: int) -> float:
+    """The nominal level at which a bootstrap of n values covers 95 %: that of a t interval, seen by the bootstrap.
+
+    Resamples vary by (n - 1) / n of what they should, and their quantiles are normal where t's are wider, so that a
+    nominal 95 % covers 90 % at n = 10. Hesterberg's expansion (2015, The American Statistician 69, section 4) asks for
+    the tail Φ(-√(n / (n - 1)) t) instead, with t the 0.975 quantile of n - 1 degrees of freedom.
+    """
+    return float(1 - 2 * stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)))
 
 
 def _bootstrap(
@@ -51,6 +61,7 @@ def _bootstrap(
                 vectorized=True,
                 method=method,
                 n_resamples=RESAMPLES,
+                confidence_level=expanded_level(n),
                 rng=generator_for(0, "bootstrap"),
             )
         low, high = (float(end) for end in result.confidence_interval)

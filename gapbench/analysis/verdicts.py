@@ -2,7 +2,8 @@
 
 A claim about training is supported or refuted only if every cell of the tuned regime says so, on every data set of the
 headline experiments (those that vary nothing but data and size). It depends where those contradict each other, or
-where a factor flips them: the shared learning rate, or what another experiment varies. Else it is undecided.
+where a factor flips them: the shared learning rate, or what another experiment varies (which is asked where they agree
+with each other). Else it is undecided.
 """
 
 from collections.abc import Sequence
@@ -44,6 +45,9 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
     outcome = overall([card.outcome for card in deciding] or ["undecided"])
     regime = "tuned cells" if claim in TESTED else "cells"
     counted = f"{count(deciding)} {regime} of {', '.join(dict.fromkeys(card.dataset for card in deciding))}"
+    if halves := [card.answers for card in deciding if claim == "C2" and card.outcome == "refuted"]:
+        errs, overfits = (sum(answers[half] == "no" for answers in halves) for half in (1, 0))
+        counted += f"; refuted by test error in {errs}, by overfit in {overfits}"
     if outcome == "depends":
         return Verdict(claim, outcome, f"on the {name_factor(deciding)}: {counted}")
     if outcome == "undecided":
@@ -60,7 +64,8 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
 
 def say_open(card: Card) -> str:
     """An undecided cell, and what would decide it."""
-    mend = f"about {card.pairs_to_decide:,} pairs" if card.pairs_to_decide else "longer runs"
+    others = "longer runs" if "longer runs" in card.note else "more pairs"
+    mend = f"about {card.pairs_to_decide:,} pairs" if card.pairs_to_decide else others
     return f"{card.dataset}, {card.where} ({mend} would decide)"
 
 

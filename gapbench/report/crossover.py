@@ -62,6 +62,6 @@ def crossover_table(evidence: Evidence) -> Table:
     caption = (
         f"From where on, along {experiment.axis.replace('_', ' ')}, one arm stays lower: linear in the logarithm"
         " between the sizes trained, bootstrap over pairs, drawn jointly over all sizes. Throughout: no change of sign."
-        f" {setting(evidence)}"
+        f" {setting(evidence, 'percentile bootstrap over pairs')}"
     )
     return Table("crossover", caption, raw, columns)

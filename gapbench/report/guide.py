@@ -52,7 +52,7 @@ def tell_errors(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
 def tell_steps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     """C5."""
     ratios = [card.estimate for card in cards if np.isfinite(card.estimate)]
-    return f"each head at its own rate, GAP needs {ends(ratios, number)} times the steps to the same accuracy"
+    return f"each head at its own rate, GAP needs {ends(ratios, number)} times the steps to the same accuracy{CUT}"
 
 
 def tell_speed(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
@@ -60,6 +60,7 @@ def tell_speed(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     return f"images per second, gap / flatten: {ends([card.estimate for card in cards], number)}"
 
 
+CUT = ", a run that never gets there counting with the last step"
 Teller = Callable[[Sequence[Evidence], Sequence[Card]], str]
 SAY: dict[str, tuple[Teller, dict[str, str]]] = {  # what was measured, and by outcome what to do about it
     "C1": (tell_parameters, {"supported": "**Average (GAP) when parameters count**: "}),
@@ -109,7 +110,7 @@ def guide(found: Sequence[Evidence]) -> str:
 
 
 def say_factors(evidence: Evidence) -> str:
-    """Where several things vary: in how many cells GAP needs more steps, and the factor that moves test error most."""
+    """Where several things vary: how many more steps GAP needs, and test error by the factor that moves it most."""
     _, error, steps = measured(evidence)
     ratios = signs_frame(evidence)[f"{steps.name}_estimate"].tolist()
     factors = factors_frame(evidence)
@@ -117,8 +118,8 @@ def say_factors(evidence: Evidence) -> str:
     most = factors[factors["factor"] == spread.idxmax()].to_dict("records")
     levels = ", ".join(f"{row['level']} {in_row(row, error)}" for row in most)
     return (
-        f"Over {len(ratios)} recipes GAP needs {ends(ratios, number)} times the steps; its test error depends most on"
-        f" {spread.idxmax()}, gap - flatten in points: {levels}"
+        f"Over {len(ratios)} recipes GAP needs {ends(ratios, number)} times the steps{CUT}; test error, gap - flatten"
+        f" in points, by {spread.idxmax()}: {levels}"
     )
 
 

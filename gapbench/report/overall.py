@@ -16,7 +16,7 @@ MEASURES = (  # `level` and `target` are each experiment's own primary ones
     Measure("test_error", "test error, points"),
     Measure("overfit_at_{level:g}", "overfit at matched train loss, points"),
     Measure("overfit_final", "overfit at the last step, points"),
-    Measure("steps_to_{target:g}", "steps to the target, ratio", ratio=True),
+    Measure("steps_to_{target:g}", "steps to the target (cut off at the last step), ratio", ratio=True),
 )
 
 

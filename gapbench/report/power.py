@@ -68,7 +68,7 @@ def power_table(evidence: Evidence, margin: float | None = None) -> Table:
     caption = (
         "What these pairs can find. Pairs with which a two-sided paired t test finds a true difference of the margin,"
         " and two one-sided tests show equivalence where there is none, with probability 0.8 at 5 %, from the measured"
-        " spread (itself known to half or twice from 10 pairs). Pairing saves: (var a + var b) / var(a - b), the"
-        f" unpaired runs that a paired one stands for. {setting(evidence)}"
+        " spread (itself known to 0.69 to 1.83 times from 10 pairs). Pairing saves: (var a + var b) / var(a - b), the"
+        f" unpaired runs that a paired one stands for. {setting(evidence, 'Pitman-Morgan intervals of the gain')}"
     )
     return Table("power", caption, raw, columns)

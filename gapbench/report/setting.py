@@ -9,7 +9,7 @@ from gapbench.experiment import Cell, Experiment, show
 from gapbench.report.table import Columns
 
 
-def setting(evidence: Evidence, bootstrap: str = "BCa bootstrap over pairs of seeds") -> str:
+def setting(evidence: Evidence, bootstrap: str = "BCa bootstrap over pairs of seeds at the expanded level") -> str:
     """What every caption ends with: regime, n, what varied and what did not, device, and what is missing."""
     experiment, records = evidence.experiment, evidence.records
     seeds = sorted({spec.seed for spec in experiment.runs})
@@ -24,20 +24,22 @@ def setting(evidence: Evidence, bootstrap: str = "BCa bootstrap over pairs of se
         f"Tuned regime: each head at the peak rate that {experiment.tuned_on} chose for it, {tuned}." if tuned else "",
         f"Varied: {'; '.join(f'{k} ' + ', '.join(map(show, v)) for k, v in varied.items())}." if varied else "",
         f"{len(seeds)} seeds; a seed varies initialisation, batch order, training and validation images;"
-        f" the test images stay the same. Intervals: 95 % {bootstrap}.",
+        f" the test split stays the same, of which a curve sees a part drawn by seed. Intervals: 95 % {bootstrap}.",
         f"Trained on: {'; '.join(devices) or 'nothing yet'}.",
     ]
     return " ".join(filter(None, [*parts, completeness(evidence)]))
 
 
 def completeness(evidence: Evidence) -> str:
-    """Empty when every declared run has a record and every record is ok; otherwise what is not."""
+    """Empty when every declared run has a record, and every record is ok and of a net that learnt; else what is not."""
     experiment, records = evidence.experiment, evidence.records
     missing = len(experiment.all_runs) - len(records)
     ended = [f"{sum(r.status == s for r in records)} {s}" for s in ("diverged", "out_of_memory", "failed")]
     ended = [text for text in ended if not text.startswith("0 ")]
     incomplete = f"INCOMPLETE: {missing} of {len(experiment.all_runs)} runs have no record." if missing else ""
-    return " ".join(filter(None, (incomplete, f"Not ok: {', '.join(ended)}." if ended else "")))
+    chance = sum(r.status == "ok" and r.final["train"].accuracy < 1.5 / r.classes for r in records)
+    learnt = f"No better than chance at the end, and counted as they are: {chance} runs." if chance else ""
+    return " ".join(filter(None, (incomplete, f"Not ok: {', '.join(ended)}." if ended else "", learnt)))
 
 
 WHERE: Columns = {

@@ -79,7 +79,8 @@ def overfitting_table(evidence: Evidence) -> Table:
     flatten, gap = experiment.pair
     labels = label_readings(experiment) | {"train_loss_final": "train loss at the last step"}
     readings = readings_frame(measures, experiment)
-    raw = pd.concat([readings, compare_pairs(measures, experiment, "train_loss_final")], ignore_index=True)
+    losses = compare_pairs(measures, experiment, "train_loss_final")
+    raw = pd.concat([readings, losses], ignore_index=True)
 
     def value(row: Row, key: str) -> str:
         return number(row.get(key)) if row["measure"] == "train_loss_final" else percent(row.get(key))
@@ -105,7 +106,7 @@ def overfitting_table(evidence: Evidence) -> Table:
         "Overfit (train - test accuracy, both in eval mode) by input size; differences in percentage points. Overfit at"
         " matched train loss and test error are primary: overfit at the last step confounds speed with regularisation."
         " (!) marks the decided readings of a cell where one is below zero and another above."
-        f" {describe_readings(readings, experiment)} Between evaluations it is linear, from step 0 where"
+        f" {describe_readings(readings, losses, experiment)} Between evaluations it is linear, from step 0 where"
         " the first one is below that train loss; along training each split is seen through at most"
         f" {experiment.runs[0].task.curve_images} images drawn by seed, at the last step whole. n below"
         f" {len({s.seed for s in experiment.runs})}: a run never reached that train loss. {setting(evidence)}"
@@ -193,11 +194,13 @@ def claims_table(evidence: Evidence) -> Table:
         "p (Holm)": lambda r: p_value(r["p_adjusted"]),
         "note": lambda r: r["note"],
     }
+    tested = ", ".join(evidence.experiment.family)
+    family = f" over the family of {tested} in every cell" if tested else ""
     caption = (
-        "Verdicts computed from the records: supported or refuted when the 95 % interval lies wholly beyond or short of"
-        " the margin, else undecided; C2 and C5 also need a Holm-adjusted exact p below 0.05 over the family"
-        f" {', '.join(evidence.experiment.family)} in every cell. C2 in percentage points, the others as ratios."
-        f" {setting(evidence)}"
+        "Verdicts computed from the records: supported where the 95 % interval lies wholly beyond the margin, and C2"
+        f" and C5 have a Holm-adjusted exact p below 0.05{family}; refuted where it lies wholly short of the margin;"
+        " else undecided. C2 in percentage points, the others as ratios; the intervals of C6 are of processes and"
+        f" blocks. {setting(evidence)}"
     )
     return Table("claims", caption, raw, columns)
 
