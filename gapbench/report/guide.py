@@ -8,13 +8,14 @@ import numpy as np
 from gapbench.analysis.claims import Card
 from gapbench.analysis.crossover import Crossover
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import compare_pairs
+from gapbench.analysis.pairs import CELL, compare_pairs
 from gapbench.analysis.verdicts import deciding_cards, is_headline, judge_published
+from gapbench.experiment import Cell
 from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
 from gapbench.report.figures import AXES
 from gapbench.report.signs import factors_frame, has_factors, in_row, signs_frame
-from gapbench.report.table import number, signed_points
+from gapbench.report.table import between, number, signed_points
 
 
 def ends(values: Sequence[float | int], text: Callable[[Any], str]) -> str:
@@ -104,7 +105,7 @@ def guide(found: Sequence[Evidence]) -> str:
     for evidence in filter(has_crossover, found):
         for regime, measure, crossing in crossover_rows(evidence):
             if measure == "test_error" and regime == "tuned":
-                lines.append(f"- {say_crossover(evidence, crossing)} (C2, `{evidence.name}`)")
+                lines.append(f"- {say_crossover(evidence, regime, crossing)} (C2, `{evidence.name}`)")
     lines += [f"- {say_factors(evidence)} (C2, C5, `{evidence.name}`)" for evidence in filter(has_factors, found)]
     return "\n".join(lines) + "\n"
 
@@ -123,8 +124,8 @@ def say_factors(evidence: Evidence) -> str:
     )
 
 
-def say_crossover(evidence: Evidence, crossing: Crossover) -> str:
-    """Along an axis, which arm has the lower test error, and from where on."""
+def say_crossover(evidence: Evidence, regime: str, crossing: Crossover) -> str:
+    """Along an axis, which arm has the lower test error, and from where on, or by how much at either end."""
     experiment = evidence.experiment
     axis = AXES[experiment.axis].label
     values = sorted({spec.cell_row[experiment.axis] for spec in experiment.runs})
@@ -133,4 +134,14 @@ def say_crossover(evidence: Evidence, crossing: Crossover) -> str:
     if np.isfinite(crossing.estimate):
         interval = f"[{bound(crossing.low)}, {bound(crossing.high)}]"
         return f"From {number(crossing.estimate)} {axis} on {interval}, {lower} has the lower test error (of {span})"
-    return f"From {span} no crossover: {lower} has the lower test error throughout"
+    compared = compare_pairs(evidence.measures, experiment, "test_error").to_dict("records")
+    rows = {Cell(*(row[name] for name in CELL)): row for row in compared if row["regime"] == regime}
+    order = sorted(rows, key=lambda cell: experiment.cells[cell][0].cell_row[experiment.axis])
+    first, last = (
+        f"{signed_points(row['estimate'])} {between(row['low'], row['high'], signed_points)}"
+        for row in (rows[order[0]], rows[order[-1]])
+    )
+    return (
+        f"From {span} no crossover: {lower} has the lower test error throughout, gap - flatten {first} points at the"
+        f" first and {last} at the last"
+    )
