@@ -327,9 +327,10 @@ def test_the_band_of_a_curve_is_the_percentile_interval_of_each_step(monkeypatch
     draws = [generator.integers(6, size=6) for _ in range(400)]
     for t in range(3):
         means = sorted(sum(values[i, t] for i in draw) / 6 for draw in draws)
-        # 0.025 · 399 = 9.975 and 0.975 · 399 = 389.025: between two order statistics
-        assert low[t] == pytest.approx(0.025 * means[9] + 0.975 * means[10], rel=1e-9)
-        assert high[t] == pytest.approx(0.975 * means[389] + 0.025 * means[390], rel=1e-9)
+        # six values: √(6/5)·2.5706 = 2.8159, Φ(-2.8159) = 0.002432, of 399 it is 0.9704: between two order statistics
+        assert low[t] == pytest.approx(0.0296 * means[0] + 0.9704 * means[1], abs=1e-4)
+        assert high[t] == pytest.approx(0.0296 * means[399] + 0.9704 * means[398], abs=1e-4)
+    np.testing.assert_array_equal(stats.mean_band(values[:1]), [values[0], values[0]])
 
 
 def test_the_interval_of_a_median_is_a_percentile_interval() -> None:

@@ -76,10 +76,16 @@ def mean_interval(values: Values) -> Interval:
 
 
 def mean_band(values: Float[np.ndarray, "S T"]) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
-    """Ends of the interval of the mean over seeds at each step of a curve (percentile: T intervals at once)."""
+    """Ends of the interval of the mean over seeds at each step of a curve (percentile: T intervals at once).
+
+    Of one seed alone, the curve itself.
+    """
+    if len(values) == 1:
+        return values[0], values[0]
     draws = generator_for(0, "bootstrap").integers(len(values), size=(BAND_RESAMPLES, len(values)))
     weights = np.stack([np.bincount(draw, minlength=len(values)) for draw in draws]) / len(values)
-    low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
+    outside = (1 - expanded_level(len(values))) / 2
+    low, high = np.quantile(weights @ values, [outside, 1 - outside], axis=0)
     return low, high
 
 
