@@ -33,8 +33,8 @@ EXPERIMENT = Experiment(
     train_losses=(1.0, 0.7, 0.5),
     reported=Reported(
         source="Lin et al. 2013 (arXiv 1312.4400, section 4.6)",
-        differs="45,000 training images, re-encoded as JPEG, no whitening, He's initial weights, 20 passes with one"
-        " cosine.",
+        differs="45,000 training images, re-encoded as JPEG, neither contrast normalisation nor whitening, He's initial"
+        " weights, biases at the weights' rate, Nesterov momentum, 20 passes with one cosine.",
         test_error={"flatten_conv:relu": 0.1159, "flatten_conv:relu, dropout 0.5": 0.1088, "gap_conv:relu": 0.1041},
     ),
 )

@@ -1,6 +1,6 @@
 """The size sweep on harder images and up to 40 px, where the last feature map is the article's: 32 maps of 10×10.
 
-    gapbench run fashion_mnist           # 160 runs, about 45 min on two cores; feeds claims C1, C2, C5
+    gapbench run fashion_mnist           # 160 runs, about 15 min on two cores; feeds claims C1, C2, C5
 
 The recipe is that of size_sweep with half as many steps again, for twice the images; the rates of the tuned regime are
 those that learning_rate_fashion chose.

@@ -1,6 +1,6 @@
 """Dose and response: what happens between averaging everything (g = 1) and nothing (g = 7)?
 
-    gapbench run ladder                  # 240 runs, about 45 min on two cores
+    gapbench run ladder                  # 260 runs, about 15 min on two cores
 
 Data and recipe are those of size_sweep at 28 px, where the last feature map is 7×7; each rung averages it onto a g×g
 grid before the dense layer. Every rung twice: as initialised by default, and starting as exactly gap's function. All at

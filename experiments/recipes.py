@@ -3,7 +3,7 @@
     gapbench run recipes                 # 576 runs, about 20 min on two cores; feeds claims C2 and C5
 
 Data are those of size_sweep at 20 px; a cell has one recipe for both heads. SGD's rate is 0.03 without normalisation
-and 0.1 with it, the largest at which both heads learnt in a trial on another seed; AdamW's is 0.006.
+and 0.1 with it, the largest at which both heads learnt in a trial on another seed; AdamW's is 0.006, flatten's own.
 """
 
 from gapbench.experiment import Experiment, grid

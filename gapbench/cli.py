@@ -68,7 +68,15 @@ def run(
     from gapbench.factories import factory_of
     from gapbench.overrides import override
     from gapbench.progress import describe, watch_sweep
-    from gapbench.sweep import cell_states, check_runnable, find_experiment, missing_runs, run_sweep, select
+    from gapbench.sweep import (
+        cell_states,
+        check_runnable,
+        find_experiment,
+        missing_runs,
+        refuse_tuning_seeds,
+        run_sweep,
+        select,
+    )
     from gapbench.worker import usable_cores
 
     at_least("seeds", seeds, 1)
@@ -85,6 +93,7 @@ def run(
         declared, folder = declared.pilot, folder / "pilot"
     if seeds:
         declared = declared.with_seeds(range(seeds))
+        refuse_tuning_seeds(declared)
     todo = missing_runs(declared, folder, only)
     if todo:
         Own(None, declared.factories).register()

@@ -30,7 +30,8 @@ def override(experiment: Experiment, name: str, settings: Sequence[str], factori
     """The experiment with these fields of every run set so, and with these heads and backbones in place of its own.
 
     `head` is set in the arm under test alone. Runs that become equal are one run. The tuned regime stays where only
-    the task is another: its rates were chosen for the nets and recipes that it had.
+    sizes and numbers of images are others: its rates were chosen for the nets, recipes and data that it had. What a
+    source reported of the original is left out.
 
     Raises:
       UserError: a setting that is none, or one that leaves no pair.
@@ -43,12 +44,13 @@ def override(experiment: Experiment, name: str, settings: Sequence[str], factori
     if arms[reference] == arms[under_test]:
         raise UserError(f"{where}: no pair is left, for {reference} and {under_test} are then both {arms[reference]}")
     runs = tuple(dict.fromkeys(changed.values()))
-    tuned = experiment.tuned_on if all(field.startswith("task.") for field in fields) else ""
+    alike = all(field.startswith("task.") and field != "task.dataset" for field in fields)
+    tuned = experiment.tuned_on if alike else ""
     notes = []
     if len(runs) < len(changed):
         notes.append(f"{len(changed)} runs become {len(runs)}: the experiment varies what is set here")
     if experiment.tuned_on and not tuned:
-        notes.append("without the tuned regime: its rates were chosen for other nets or recipes")
+        notes.append("without the tuned regime: its rates were chosen for other nets, recipes or data")
     values = {field: attrgetter(field)(changed[next(s for s in changed if s.arm == under_test)]) for field in fields}
     told = [f"{field}={values[field]}" for field in sorted(values)]
     declared = {
@@ -58,6 +60,7 @@ def override(experiment: Experiment, name: str, settings: Sequence[str], factori
         "pair": (arms[reference], arms[under_test]),
         "tuned_on": tuned,
         "tuned": experiment.tuned if tuned else {},
+        "reported": None,
         "factories": (*experiment.factories, *factories),
     }
     return Overridden(validate(Experiment, declared, where), file_name([name, *told]), tuple(notes))

@@ -266,11 +266,13 @@ def check_pairs(records: Iterable[Record]) -> None:
     Raises:
       UserError: naming the two records and the hash that differs.
     """
-    first: dict[tuple[str, str], Record] = {}  # with this hash, by pair: one that failed early, for instance, has none
+    first: dict[tuple[Any, ...], Record] = {}  # with this hash, by pair: one that failed early, for instance, has none
     for record in records:
         if record.pair_id != record.spec.pair_id:
             raise UserError(f"{record.run_id}: pair_id does not belong to its spec")
-        others = {name: first.setdefault((record.pair_id, name), record) for name in record.pairing}
+        recipe = record.spec.recipe
+        length = {"order": (recipe.steps, recipe.batch)}  # what runs of other lengths cannot share
+        others = {name: first.setdefault((record.pair_id, name, length.get(name)), record) for name in record.pairing}
         if unequal := [name for name, other in others.items() if other.pairing[name] != record.pairing[name]]:
             raise UserError(
                 f"{others[unequal[0]].run_id} and {record.run_id} are no pair: {', '.join(unequal)} differ;"

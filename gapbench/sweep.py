@@ -46,6 +46,16 @@ def experiment_files() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("[a-z]*.py"))}
 
 
+def refuse_tuning_seeds(experiment: Experiment) -> None:
+    """Raise UserError where a run has a seed on which its rates were chosen: what was tuned on cannot judge."""
+    if experiment.tuned_on in experiment_files():
+        tuning = find_experiment(experiment.tuned_on)[1]
+        if used := {spec.seed for spec in tuning.runs} & {spec.seed for spec in experiment.runs}:
+            raise UserError(
+                f"--seeds: seed {min(used)} is one on which {experiment.tuned_on} chose the rates: give fewer"
+            )
+
+
 def find_experiment(name: str) -> tuple[Path, Experiment]:
     """The file and declaration of an experiment, by name or by path.
 

@@ -95,7 +95,7 @@ def by_train_images(least: float = -0.02) -> Evidence:
 def test_the_guide_says_how_much_remains_where_no_arm_overtakes_the_other() -> None:
     evidence = by_train_images(least=0.01)
     crossing = next(crossing for _, measure, crossing in crossover_rows(evidence) if measure == "test_error")
-    assert say_crossover(evidence, "shared", crossing) == (
+    assert say_crossover(evidence, "shared", "test_error", crossing) == (
         "From 50 to 800 training images no crossover: flatten has the lower test error throughout, gap - flatten"
         " +2.00 [+2.00, +2.00] points at the first and +1.00 [+1.00, +1.00] at the last"
     )

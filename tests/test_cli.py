@@ -154,6 +154,7 @@ def test_params_refuses_a_file_that_is_no_spec(
     [
         (["run", "size_swep"], "did you mean 'size_sweep'?"),
         (["run", "size_sweep", "--seeds", "0"], "--seeds 0: must be at least 1"),
+        (["run", "size_sweep", "--seeds", "101"], "--seeds: seed 100 is one on which learning_rate chose the rates: "),
         (["run", "size_sweep", "--workers", "-1"], "--workers -1: must be at least 1"),
         (["status", "nothing_like_it"], "known: "),
         *((["time", f"--{flag}", "0"], f"--{flag} 0: must be at least 1") for flag in NUMBERS_OF_TIME),

@@ -8,7 +8,7 @@ import pytest
 from records_maker import experiment, sweep, write_folder
 
 from gapbench import cli
-from gapbench.experiment import Experiment, grid
+from gapbench.experiment import Experiment, Reported, grid
 from gapbench.factories import Factory, factory_of
 from gapbench.models.registry import BACKBONES, HEADS
 from gapbench.overrides import LONGEST_NAME, Overridden, override
@@ -102,11 +102,17 @@ def test_a_field_that_the_experiment_varies_merges_its_cells() -> None:
 
 def test_the_tuned_regime_stays_for_another_task_alone() -> None:
     assert with_set("task.px=10").experiment.tuned == DECLARED.tuned
-    for setting in ("recipe.peak_lr=0.05", "recipe.steps=50", "backbone.width=8", "head=gmp"):
+    for setting in ("recipe.peak_lr=0.05", "recipe.steps=50", "backbone.width=8", "head=gmp", "task.dataset=mnist5k"):
         changed, _, notes = with_set(setting)
         assert (changed.tuned, changed.tuned_on) == ({}, "")
-        assert notes == ("without the tuned regime: its rates were chosen for other nets or recipes",)
+        assert notes == ("without the tuned regime: its rates were chosen for other nets, recipes or data",)
     assert with_set("recipe.steps=50", declared=experiment()).notes == ()
+
+
+def test_what_a_source_reported_is_said_of_the_original_alone() -> None:
+    reported = Reported(source="Somebody", differs="Much.", test_error={"gap": 0.2})
+    declared = DECLARED.model_copy(update={"reported": reported})
+    assert with_set("head=gmp", declared=declared).experiment.reported is None
 
 
 def test_a_head_is_set_in_the_arm_under_test_alone() -> None:

@@ -83,6 +83,8 @@ def test_the_function_is_called_once_however_often_its_data_is_loaded() -> None:
         (2, IMAGES[20:, ..., :1], "mine: train images are [20, 8, 10, 3], test images [10, 8, 10, 1]: one C for both"),
         (1, LABELS[:19], "mine: train labels are int64 [19] for 20 images: make them a whole number from 0 on"),
         (1, LABELS[:20] - 1, "mine: train labels are int64 [20] for 20 images: make them a whole number from 0 on"),
+        (0, IMAGES[:20, :0], "mine: train images are [20, 0, 10, 3]: give at least one, of at least one pixel"),
+        (1, LABELS[:20] + 10**9, "mine: a label is 10000000"),
         (3, LABELS[20:] * 1.0, "mine: test labels are float64 [10] for 10 images"),
     ],
 )

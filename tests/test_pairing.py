@@ -200,6 +200,19 @@ def test_a_run_that_failed_before_it_had_hashes_does_not_block_the_pair_nor_hide
         check_pairs([relu, pair["flatten"], gmp, broken])
 
 
+def test_runs_of_other_lengths_have_an_order_of_their_own(pair: dict[str, Record]) -> None:
+    def longer(record: Record, order: str) -> Record:
+        spec = record.spec.with_recipe(steps=2 * record.spec.recipe.steps)
+        named = {"run_id": spec.run_id, "pair_id": spec.pair_id, "pairing": record.pairing | {"order": order}}
+        return record.model_copy(update={"spec": spec, **named})
+
+    flatten, gap = (longer(pair[head], "1" * 16) for head in ("flatten", "gap"))
+    assert flatten.pair_id == pair["flatten"].pair_id
+    check_pairs([pair["flatten"], flatten, gap, pair["gap"]])
+    with pytest.raises(UserError, match=f"{flatten.run_id} and {gap.run_id} are no pair: order differ"):
+        check_pairs([pair["flatten"], flatten, longer(pair["gap"], "2" * 16), pair["gap"]])
+
+
 def test_a_record_that_claims_another_pair_is_refused(pair: dict[str, Record]) -> None:
     stray = pair["gap"].model_copy(update={"pair_id": "00000000"})
     with pytest.raises(UserError, match=f"{stray.run_id}: pair_id does not belong to its spec"):

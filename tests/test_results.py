@@ -17,6 +17,7 @@ HEADLINES = ("size_sweep", "fashion_mnist")
 ROOM = ROOT / "results" / "published"
 NAMES = sorted(path.parent.name for path in ROOM.glob("*/experiment.json"))
 PUBLISHED = {name: ROOM / name for name in NAMES}
+TUNED = tuple(name for name in (*HEADLINES, "nin") if name in NAMES)
 SPEED = ROOM / "speed"
 
 
@@ -34,7 +35,8 @@ def test_every_declared_run_is_published_and_none_failed(name: str) -> None:
     assert {record.run_id for record in records} == {spec.run_id for spec in declared.all_runs}
     assert {record.status for record in records} <= {"ok", "diverged"}  # which is a result
     pairs = len({spec.seed for spec in declared.runs})
-    assert pairs >= (20 if name == "size_sweep" else 10)
+    # runs that only choose a rate, by a rule and no interval, may be fewer
+    assert pairs >= (20 if name == "size_sweep" else 5 if name == "nin_learning_rate" else 10)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,22 +54,23 @@ def test_the_nets_that_were_built_have_the_parameters_of_the_closed_form(name: s
         assert record.parameters["backbone"] == count_backbone(record.spec, record.image_channels).parameters
 
 
-@pytest.mark.parametrize("name", HEADLINES)
+@pytest.mark.parametrize("name", TUNED)
 def test_rates_primary_target_and_train_loss_follow_from_the_tuning_runs_on_other_seeds(name: str) -> None:
     _, declared = find_experiment(name)
     tuning = load_evidence(PUBLISHED[declared.tuned_on])
-    assert not {spec.seed for spec in tuning.experiment.runs} & {spec.seed for spec in declared.runs}
     rules = derive_rules(tuning.measures, tuning.experiment, declared.runs[0].recipe.peak_lr)
     assert rules == (declared.tuned, declared.targets[0], declared.train_losses[0])
     assert not tuning_frame(tuning.measures, tuning.experiment)["at_edge"].any()  # else a better rate may lie outside
 
 
 def test_every_tuned_rate_is_that_of_the_experiment_it_names() -> None:
-    headline = find_experiment("size_sweep")[1]
+    chosen = {declared.tuned_on: declared.tuned for _, declared in map(find_experiment, TUNED)}
     for name in NAMES:
         declared = find_experiment(name)[1]
-        if declared.tuned_on == headline.tuned_on:
-            assert declared.tuned == headline.tuned
+        assert declared.tuned == (chosen[declared.tuned_on] if declared.tuned_on else {})
+        if declared.tuned_on:
+            tuning = find_experiment(declared.tuned_on)[1]
+            assert not {spec.seed for spec in tuning.runs} & {spec.seed for spec in declared.runs}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -73,5 +73,7 @@ def test_a_factor_s_level_is_a_mean_over_its_cells() -> None:
 
 def test_the_guide_names_the_factor_that_moves_test_error_most() -> None:
     told = say_factors(evidence())
-    assert told.startswith("Over 4 recipes GAP needs 3.00 times the steps, a run that never gets there")
+    assert told.startswith(
+        "Over 4 recipes, each shared by both heads, GAP needs 3.00 times the steps, a run that never gets there"
+    )
     assert "; test error, gap - flatten in points, by optimizer: adamw +5.06 [" in told

@@ -73,11 +73,15 @@ def as_images(name: str, made: Any) -> Images:
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)):
             mend = "make them uint8, 0 to 255, [N, H, W] or [N, H, W, C] with C = 1 or 3"
             raise UserError(f"{name}: {half} images are {images.dtype} {list(images.shape)}: {mend}")
+        if not images.size:
+            raise UserError(f"{name}: {half} images are {list(images.shape)}: give at least one, of at least one pixel")
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or not len(labels) or labels.min() < 0:
             told = f"{labels.dtype} {list(labels.shape)} for {len(images)} images"
             raise UserError(f"{name}: {half} labels are {told}: make them a whole number from 0 on for each image")
     train, test = (images.reshape(*images.shape[:3], -1) for images in (train, test))
     if train.shape[3:] != test.shape[3:]:
         raise UserError(f"{name}: train images are {list(train.shape)}, test images {list(test.shape)}: one C for both")
-    names = tuple(map(str, range(1 + int(max(train_labels.max(), test_labels.max())))))
+    if (last := int(max(train_labels.max(), test_labels.max()))) >= len(train):
+        raise UserError(f"{name}: a label is {last}, of {len(train)} train images: number the classes from 0 on")
+    names = tuple(map(str, range(1 + last)))
     return Images(train, train_labels.astype(np.int32), test, test_labels.astype(np.int32), names)

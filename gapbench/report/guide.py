@@ -61,6 +61,7 @@ def tell_speed(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     return f"images per second, gap / flatten: {ends([card.estimate for card in cards], number)}"
 
 
+READINGS = {"test_error": "test error", "overfit_final": "overfit at the last step"}  # those of `crossover_rows`
 CUT = ", a run that never gets there counting with the last step"
 Teller = Callable[[Sequence[Evidence], Sequence[Card]], str]
 SAY: dict[str, tuple[Teller, dict[str, str]]] = {  # what was measured, and by outcome what to do about it
@@ -104,8 +105,8 @@ def guide(found: Sequence[Evidence]) -> str:
             lines.append(f"- {leads.get(outcome, '').format(why=why)}{tell(found, cards)}. ({claim})")
     for evidence in filter(has_crossover, found):
         for regime, measure, crossing in crossover_rows(evidence):
-            if measure == "test_error" and regime == "tuned":
-                lines.append(f"- {say_crossover(evidence, regime, crossing)} (C2, `{evidence.name}`)")
+            if regime == "tuned" and (measure == "test_error" or evidence.experiment.axis == "steps"):
+                lines.append(f"- {say_crossover(evidence, regime, measure, crossing)} (C2, `{evidence.name}`)")
     lines += [f"- {say_factors(evidence)} (C2, C5, `{evidence.name}`)" for evidence in filter(has_factors, found)]
     return "\n".join(lines) + "\n"
 
@@ -119,22 +120,22 @@ def say_factors(evidence: Evidence) -> str:
     most = factors[factors["factor"] == spread.idxmax()].to_dict("records")
     levels = ", ".join(f"{row['level']} {in_row(row, error)}" for row in most)
     return (
-        f"Over {len(ratios)} recipes GAP needs {ends(ratios, number)} times the steps{CUT}; test error, gap - flatten"
+        f"Over {len(ratios)} recipes, each shared by both heads, GAP needs {ends(ratios, number)} times the steps{CUT}; test error, gap - flatten"
         f" in points, by {spread.idxmax()}: {levels}"
     )
 
 
-def say_crossover(evidence: Evidence, regime: str, crossing: Crossover) -> str:
-    """Along an axis, which arm has the lower test error, and from where on, or by how much at either end."""
+def say_crossover(evidence: Evidence, regime: str, measure: str, crossing: Crossover) -> str:
+    """Along an axis, which arm is lower in a measure, and from where on, or by how much at either end."""
     experiment = evidence.experiment
     axis = AXES[experiment.axis].label
     values = sorted({spec.cell_row[experiment.axis] for spec in experiment.runs})
-    lower = name_lower(experiment.pair, crossing.sign)
+    lower = f"{name_lower(experiment.pair, crossing.sign)} has the lower {READINGS[measure]}"
     span = f"{values[0]:,} to {values[-1]:,} {axis}"
     if np.isfinite(crossing.estimate):
         interval = f"[{bound(crossing.low)}, {bound(crossing.high)}]"
-        return f"From {number(crossing.estimate)} {axis} on {interval}, {lower} has the lower test error (of {span})"
-    compared = compare_pairs(evidence.measures, experiment, "test_error").to_dict("records")
+        return f"From {number(crossing.estimate)} {axis} on {interval}, {lower} (of {span})"
+    compared = compare_pairs(evidence.measures, experiment, measure).to_dict("records")
     rows = {Cell(*(row[name] for name in CELL)): row for row in compared if row["regime"] == regime}
     order = sorted(rows, key=lambda cell: experiment.cells[cell][0].cell_row[experiment.axis])
     first, last = (
@@ -142,6 +143,6 @@ def say_crossover(evidence: Evidence, regime: str, crossing: Crossover) -> str:
         for row in (rows[order[0]], rows[order[-1]])
     )
     return (
-        f"From {span} no crossover: {lower} has the lower test error throughout, gap - flatten {first} points at the"
-        f" first and {last} at the last"
+        f"From {span} no crossover: {lower} throughout, gap - flatten {first} points at the first and {last} at the"
+        " last"
     )
