@@ -120,8 +120,8 @@ def say_factors(evidence: Evidence) -> str:
     most = factors[factors["factor"] == spread.idxmax()].to_dict("records")
     levels = ", ".join(f"{row['level']} {in_row(row, error)}" for row in most)
     return (
-        f"Over {len(ratios)} recipes, each shared by both heads, GAP needs {ends(ratios, number)} times the steps{CUT}; test error, gap - flatten"
-        f" in points, by {spread.idxmax()}: {levels}"
+        f"Over {len(ratios)} recipes, each shared by both heads, GAP needs {ends(ratios, number)} times the"
+        f" steps{CUT}; test error, gap - flatten in points, by {spread.idxmax()}: {levels}"
     )
 
 
