@@ -82,7 +82,9 @@ class Record(Declaration):
     curve: Curve = Curve()
     gradients: Gradients = Gradients()
     final: dict[Literal["train", "val", "test"], Final] = {}  # empty unless the status is ok
-    pairing: dict[str, str] = {}  # hashes of data, subset, initial backbone, batch order and augmentation
+    pairing: dict[
+        str, str
+    ] = {}  # hashes of data, subset, backbone (initial; its code, if one's own), order, augmentation
     parameters: dict[str, int] = {}  # of the backbone and of the head, counted on the built net
     image_channels: int = 0  # of the data set; 0 where the run failed before it was read
     classes: int = 0

@@ -20,7 +20,8 @@ from gapbench.data.splits import Splits
 from gapbench.evaluate import BATCH, Score, count_batch, evaluate
 from gapbench.keys import key_for
 from gapbench.models.classifier import Moments, init_classifier, normalise
-from gapbench.spec import Recipe, RunSpec
+from gapbench.models.registry import BACKBONES, own_code
+from gapbench.spec import Recipe, RunSpec, digest
 
 PARTS = ("backbone", "head")
 
@@ -211,6 +212,8 @@ def start_run(spec: RunSpec, dataset: Dataset) -> Start:
         "order": hash_arrays(order),
     }
     constants = make_constants(spec, (jnp.asarray(splits.mean), jnp.asarray(splits.std)))
+    if code := own_code(BACKBONES[spec.backbone.kind]):  # which no commit of ours names
+        pairing["backbone_code"] = digest(code, 16)
     if spec.recipe.augment != "none":
         pairing["augment"] = hash_arrays(jax.random.key_data(constants.keys.augment))
     return Start(graph, splits, order, state, constants, pairing, parameters)

@@ -1,5 +1,6 @@
 """The runs of a pair share data, subset, initial backbone and order bit for bit; twins break each and are refused."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,6 +121,21 @@ def test_a_head_that_draws_after_the_backbone_does_not_move_it(
     after = run("gap")
     check_pairs([pair["flatten"], after])
     assert after.final["test"] != pair["gap"].final["test"]  # although its own start is another
+
+
+class Own(BACKBONES["plain"]):  # type: ignore[misc]
+    """A backbone of one's own, at first."""
+
+
+def test_a_backbone_of_one_s_own_whose_code_was_edited_between_the_halves_breaks_the_pair(
+    pair: dict[str, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "plain", Own)
+    first, edited = run("flatten"), inspect.getsource(Own).replace("at first", "later")
+    check_pairs([first, run("gap")])
+    assert "backbone_code" not in pair["flatten"].pairing
+    monkeypatch.setattr(inspect, "getsource", lambda _: edited)
+    refused([first, run("gap")], "backbone_code")
 
 
 def test_another_batch_order_breaks_the_pair(pair: dict[str, Record], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 class Mine(nnx.Module): ...
 """
 
+import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -65,3 +66,13 @@ def refuse_ours(kind: str, name: str, old: object, new: object) -> None:
     owner = getattr(old, "__module__", "")
     if owner.startswith("gapbench.") and owner != new.__module__:
         raise UserError(f"{kind} {name!r} is gapbench's own: register yours under another name")
+
+
+def own_code(maker: object) -> str:
+    """The source of a backbone that is not ours; empty where it is ours or Python has none, as of a partial."""
+    if getattr(maker, "__module__", "").startswith("gapbench."):
+        return ""
+    try:
+        return inspect.getsource(maker)  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return ""
