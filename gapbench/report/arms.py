@@ -14,7 +14,16 @@ from gapbench.analysis.pairs import CELL, cell_rows, cells, compare_pairs
 from gapbench.counts import MATCHED, match_error
 from gapbench.experiment import Cell
 from gapbench.records import Record
-from gapbench.report.drawing import COLOURS, DASHES, MARKERS, draw_points, in_percent, legend_above, panel_grid
+from gapbench.report.drawing import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    draw_points,
+    in_percent,
+    label_size,
+    legend_above,
+    panel_grid,
+)
 from gapbench.report.setting import WHERE, setting
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
 
@@ -122,12 +131,14 @@ def frame_differences(ax: Axes, measure: Measure, one: str, other: str) -> None:
     if measure.ratio:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.set_xlabel(f"{one} / {other}")
+        ax.set_xlabel(f"{one} / {other}", fontsize=label_size(f"{one} - {other}, points"))
     else:
-        ax.set_xlabel(f"{one} - {other}, points")
+        label = f"{one} - {other}, points"
+        size = label_size(label)
+        ax.set_xlabel(label, fontsize=size)
         if np.abs(ax.dataLim.intervalx).max() > 0.15:  # one arm that failed must not hide the signs of the others
             ax.set_xscale("symlog", linthresh=0.02)
-            ax.set_xlabel(f"{one} - {other}, points\n(logarithmic beyond 2)")
+            ax.set_xlabel(f"{label}\n(logarithmic beyond 2)", fontsize=size)
             ax.set_xticks([sign * tick for sign in (-1, 1) for tick in (0.05, 0.5)] + [0])
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}" if value else "0"))
 

@@ -70,7 +70,13 @@ def in_percent(axis: Any, decimals: int | None = 0) -> None:
 def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
     """One legend for all panels, above them."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+    lines = 2 if sum(map(len, labels)) > 60 else 1
+    figure.legend(handles, labels, loc="outside upper center", ncols=-(-columns // lines))
+
+
+def label_size(text: str, room: int = 25) -> float:
+    """The font's size for an axis label: smaller where long names of arms would run into their neighbours."""
+    return float(STYLE["font.size"]) if len(text) <= room else 8.0
 
 
 def draw_points(ax: Axes, x: Sequence[float | int], intervals: Sequence[stats.Interval], **look: Any) -> None:

@@ -24,6 +24,7 @@ from gapbench.report.drawing import (
     MARKERS,
     draw_points,
     in_percent,
+    label_size,
     legend_above,
     panel_grid,
     panels,
@@ -219,7 +220,8 @@ def draw_paired_differences(evidence: Evidence) -> Figure:
             ax.set_xticks(range(len(labels)), labels)
             ax.set_title(f"{regime}: {title}", fontsize=11)
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
-        line[0].set_ylabel(f"{experiment.pair[1]} - {experiment.pair[0]}, points")
+        label = f"{experiment.pair[1]} - {experiment.pair[0]}, points"
+        line[0].set_ylabel(label, fontsize=label_size(label))
     note = f"grey: one seed; diamond: mean, 95 % interval; below zero: {experiment.pair[1]} is lower"
     figure.supxlabel(note, fontsize=10)
     return figure
