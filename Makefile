@@ -37,13 +37,13 @@ reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the publishe
 test: $(STAMP) ## all tests, notebooks included: about 4 min on two cores
 	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
 
-report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 10 s, trains nothing
+report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 40 s, trains nothing
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md
 
-plots: $(STAMP) ## the figures alone: under 10 s
+plots: $(STAMP) ## the figures alone: 25 s
 	$(BIN)/gapbench report $(PUBLISHED) --plots
 
-check: $(STAMP) ## fail if anything derived from the published records differs by a byte from what stands here: 10 s
+check: $(STAMP) ## fail if anything derived from the published records differs by a byte from what stands here: 40 s
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md --check
 
 notebooks: $(STAMP) ## execute the five notebooks, four on the published records: about 1 min

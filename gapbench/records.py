@@ -82,9 +82,7 @@ class Record(Declaration):
     curve: Curve = Curve()
     gradients: Gradients = Gradients()
     final: dict[Literal["train", "val", "test"], Final] = {}  # empty unless the status is ok
-    pairing: dict[
-        str, str
-    ] = {}  # hashes of data, subset, backbone (initial; its code, if one's own), order, augmentation
+    pairing: dict[str, str] = {}  # hashes of what the runs of a pair share: `train.start_run`
     parameters: dict[str, int] = {}  # of the backbone and of the head, counted on the built net
     image_channels: int = 0  # of the data set; 0 where the run failed before it was read
     classes: int = 0

@@ -64,7 +64,7 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
 
 def say_open(card: Card) -> str:
     """An undecided cell, and what would decide it."""
-    others = "longer runs" if "longer runs" in card.note else "more pairs"
+    others = "longer runs" if "unknown" in card.answers else "more pairs"  # else only the test is short of pairs
     mend = f"about {card.pairs_to_decide:,} pairs" if card.pairs_to_decide else others
     return f"{card.dataset}, {card.where} ({mend} would decide)"
 

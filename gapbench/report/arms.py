@@ -128,19 +128,18 @@ def frame_differences(ax: Axes, measure: Measure, one: str, other: str) -> None:
     """What a panel of differences, or of ratios, between two arms has around it."""
     ax.axvline(1 if measure.ratio else 0, color="#444444", linewidth=1)
     ax.set_title(measure.title, fontsize=11)
+    label = points = f"{one} - {other}, points"
     if measure.ratio:
+        label = f"{one} / {other}"
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.set_xlabel(f"{one} / {other}", fontsize=label_size(f"{one} - {other}, points"))
     else:
-        label = f"{one} - {other}, points"
-        size = label_size(label)
-        ax.set_xlabel(label, fontsize=size)
         if np.abs(ax.dataLim.intervalx).max() > 0.15:  # one arm that failed must not hide the signs of the others
+            label += "\n(logarithmic beyond 2)"
             ax.set_xscale("symlog", linthresh=0.02)
-            ax.set_xlabel(f"{label}\n(logarithmic beyond 2)", fontsize=size)
             ax.set_xticks([sign * tick for sign in (-1, 1) for tick in (0.05, 0.5)] + [0])
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}" if value else "0"))
+    ax.set_xlabel(label, fontsize=label_size(points))  # one size for all panels
 
 
 def draw_forest(evidence: Evidence) -> Figure:

@@ -15,7 +15,7 @@ from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
 from gapbench.report.figures import AXES
 from gapbench.report.signs import factors_frame, has_factors, in_row, signs_frame
-from gapbench.report.table import between, number, signed_points
+from gapbench.report.table import number, signed_points, with_interval
 
 
 def ends(values: Sequence[float | int], text: Callable[[Any], str]) -> str:
@@ -137,9 +137,10 @@ def say_crossover(evidence: Evidence, regime: str, measure: str, crossing: Cross
         return f"From {number(crossing.estimate)} {axis} on {interval}, {lower} (of {span})"
     compared = compare_pairs(evidence.measures, experiment, measure).to_dict("records")
     rows = {Cell(*(row[name] for name in CELL)): row for row in compared if row["regime"] == regime}
-    order = sorted(rows, key=lambda cell: experiment.cells[cell][0].cell_row[experiment.axis])
+    cells = experiment.cells  # derived anew at each call
+    order = sorted(rows, key=lambda cell: cells[cell][0].cell_row[experiment.axis])
     first, last = (
-        f"{signed_points(row['estimate'])} {between(row['low'], row['high'], signed_points)}"
+        with_interval(row["estimate"], row["low"], row["high"], signed_points)
         for row in (rows[order[0]], rows[order[-1]])
     )
     return (

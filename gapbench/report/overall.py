@@ -10,7 +10,7 @@ from gapbench.analysis.stats import Interval
 from gapbench.analysis.strata import stratified_interval
 from gapbench.analysis.verdicts import is_headline
 from gapbench.report.arms import Measure
-from gapbench.report.table import number, signed_points
+from gapbench.report.table import number, signed_points, with_interval
 
 MEASURES = (  # `level` and `target` are each experiment's own primary ones
     Measure("test_error", "test error, points"),
@@ -40,7 +40,7 @@ def overall(found: Sequence[Evidence]) -> str:
         texts = []
         for regime in ("shared", "tuned"):
             interval, strata = overall_interval(found, measure, regime)
-            between = f"[{show(interval.low)}, {show(interval.high)}]"
-            texts.append(f"{show(interval.estimate)} {between}, n={interval.n} in {strata} cells")
+            told = with_interval(interval.estimate, interval.low, interval.high, show)
+            texts.append(f"{told}, n={interval.n} in {strata} cells")
         lines.append(f"| {measure.title} | {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from gapbench.analysis.stats import median_interval
 from gapbench.race import REFERENCE, Race
 from gapbench.report.drawing import COLOURS, panels
 from gapbench.report.profile import explain
-from gapbench.report.table import Columns, Row, Table, between, number, percent
+from gapbench.report.table import Columns, Row, Table, between, number, percent, with_interval
 
 
 def race_frame(race: Race) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def versus(row: Row) -> str:
     """`1.53 [1.49, 1.6]`; a dash for gapbench itself and for what was not timed."""
     if row["rival"] == REFERENCE or pd.isna(row["estimate"]):
         return "–"
-    return f"{number(row['estimate'])} {between(row['low'], row['high'], number)}"
+    return with_interval(row["estimate"], row["low"], row["high"], number)
 
 
 def placed(row: Row) -> str:

@@ -10,7 +10,7 @@ from gapbench.analysis.stats import Interval
 from gapbench.experiment import Reported
 from gapbench.report.arms import Measure, interval_of
 from gapbench.report.setting import WHERE, setting
-from gapbench.report.table import Columns, Row, Table, between, percent, signed_points
+from gapbench.report.table import Columns, Row, Table, percent, signed_points, with_interval
 
 ERROR = Measure("test_error", "test error")
 
@@ -46,12 +46,12 @@ def reported_table(evidence: Evidence) -> Table:
     def change(row: Row) -> str:
         if row["arm"] == base:
             return "–"
-        return f"{signed_points(row['estimate'])} {between(row['low'], row['high'], signed_points)}"
+        return with_interval(row["estimate"], row["low"], row["high"], signed_points)
 
     columns: Columns = {
         **WHERE,
         "arm": lambda r: r["arm"],
-        "test error here": lambda r: f"{percent(r['mean'])} {between(r['mean_low'], r['mean_high'], percent)}",
+        "test error here": lambda r: with_interval(r["mean"], r["mean_low"], r["mean_high"], percent),
         f"arm - {base} here, points": change,
         "n": lambda r: str(r["n"]),
         f"test error, {reported.source}": lambda r: percent(r["reported"]),

@@ -15,7 +15,7 @@ from gapbench.experiment import Cell, show
 from gapbench.report.arms import Measure, draw_lying, frame_differences, measured
 from gapbench.report.drawing import COLOURS, MARKERS, panel_grid
 from gapbench.report.setting import WHERE, setting
-from gapbench.report.table import Columns, Row, Table, number, signed_points
+from gapbench.report.table import Columns, Row, Table, number, signed_points, with_interval
 
 
 def has_factors(evidence: Evidence) -> bool:
@@ -101,15 +101,15 @@ def factors_table(evidence: Evidence) -> Table:
 def in_row(row: Row, measure: Measure) -> str:
     """A measure's estimate and interval in a row of either frame; a dash where there is none."""
     low, estimate, high = (row[f"{measure.name}_{end}"] for end in ("low", "estimate", "high"))
-    show = number if measure.ratio else signed_points
-    return "–" if pd.isna(estimate) else f"{show(estimate)} [{show(low)}, {show(high)}]"
+    return with_interval(estimate, low, high, number if measure.ratio else signed_points)
 
 
 def draw_signs(evidence: Evidence) -> Figure:
     """gap against flatten, a row a cell, a panel a measure."""
     frame, experiment = signs_frame(evidence), evidence.experiment
     flatten, gap = experiment.pair
-    specs = [experiment.cells[Cell(*(row[name] for name in CELL))][0] for row in frame.to_dict("records")]
+    cells = experiment.cells  # derived anew at each call
+    specs = [cells[Cell(*(row[name] for name in CELL))][0] for row in frame.to_dict("records")]
     levels = [[show(spec.cell_row[name]) for name in experiment.factors] for spec in specs]
     labels = aligned([experiment.factors, *levels])
     figure, (axes,) = panel_grid(1, 3, height=0.26 * len(labels) + 1.0, sharey=True)

@@ -77,6 +77,11 @@ def p_value(value: Any) -> str:
     return "–" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def with_interval(estimate: Any, low: Any, high: Any, text: Callable[[Any], str]) -> str:
+    """`estimate [low, high]`; a dash where there is none."""
+    return "–" if pd.isna(estimate) else f"{text(estimate)} {between(low, high, text)}"
+
+
 def between(low: Any, high: Any, text: Callable[[Any], str]) -> str:
     """`[low, high]`."""
     return "–" if pd.isna(low) else f"[{text(low)}, {text(high)}]"

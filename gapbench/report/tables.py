@@ -20,7 +20,7 @@ from gapbench.report.reported import has_reported, reported_table
 from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.signs import factors_table, has_factors, signs_table
 from gapbench.report.speed_tables import efficiency_table, throughput_table
-from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points
+from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points, with_interval
 from gapbench.report.tuning import chooses_rates, tuning_table
 
 
@@ -99,7 +99,7 @@ def overfitting_table(evidence: Evidence) -> Table:
         "p (sign flip)": lambda r: p_value(r.get("sign_flip_p")),
         "p (Wilcoxon)": lambda r: p_value(r.get("wilcoxon_p")),
         "correlation": lambda r: f"{r['correlation']:.2f}" if pd.notna(r.get("correlation")) else "–",
-        f"P({gap} lower)": lambda r: show_probability(r),
+        f"P({gap} lower)": show_probability,
     }
     raw = by_cell(raw, experiment)
     caption = (
@@ -116,10 +116,8 @@ def overfitting_table(evidence: Evidence) -> Table:
 
 def show_probability(row: Row) -> str:
     """`0.9 [0.6, 0.98]`; a dash where there is no pair."""
-    if pd.isna(row.get("probability_gap_lower")):
-        return "–"
-    estimate, low, high = (number(row[name], 2) for name in PROBABILITY)
-    return f"{estimate} [{low}, {high}]"
+    estimate, low, high = (row.get(name) for name in PROBABILITY)
+    return with_interval(estimate, low, high, lambda value: number(value, 2))
 
 
 def convergence_table(evidence: Evidence) -> Table:
