@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     import jax
 
-STREAMS = ("backbone", "head", "subset", "order", "augment", "dropout", "backbone_dropout", "bootstrap")
+STREAMS = ("backbone", "head", "subset", "order", "augment", "dropout", "backbone_dropout", "bootstrap", "canvas")
 
 
 def _name_number(name: str) -> int:

@@ -4,14 +4,13 @@ What comes out is another experiment, under a name of its own. Training it is fo
 """
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from gapbench.experiment import Experiment
 from gapbench.factories import Factory
-from gapbench.spec import Backbone, Declaration, Recipe, RunSpec, Task, UserError, digest, validate
+from gapbench.spec import Backbone, Declaration, Recipe, RunSpec, Task, UserError, digest, file_safe, validate
 
 PARTS: dict[str, type[Declaration]] = {"task": Task, "backbone": Backbone, "recipe": Recipe}
 FIELDS = ("head", *(f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields))
@@ -98,5 +97,5 @@ def with_fields(spec: RunSpec, fields: dict[str, str], under_test: bool, where: 
 
 def file_name(words: Iterable[str]) -> str:
     """The words as one name that every file system takes."""
-    name = re.sub(r"[^\w.=+-]", "_", "+".join(words), flags=re.ASCII)
+    name = file_safe("+".join(words))
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest(name)}"

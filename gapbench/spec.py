@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,7 +32,7 @@ class Declaration(BaseModel):
 class Task(Declaration):
     """Which images, at which size."""
 
-    dataset: str  # a name in gapbench.data.sources.SOURCES, or folder:NAME
+    dataset: str  # a name in gapbench.data.sources.SOURCES, folder:NAME, or what `data.canvas` gives
     px: Annotated[int, Field(ge=4)]  # side of the square input, after resizing
     train_images: PositiveInt  # drawn by seed, stratified by class
     val_images: PositiveInt = 500  # drawn by seed from the training images that are left
@@ -144,7 +145,7 @@ class RunSpec(Declaration):
         once published, must not change.
         """
         name = f"{self.task.dataset}-{self.task.px}px-{self.backbone.kind}-{self.head}-s{self.seed:02d}"
-        return f"{name.replace(':', '_')}-{digest(self.model_dump(exclude_defaults=True))}"
+        return f"{file_safe(name)}-{digest(self.model_dump(exclude_defaults=True))}"
 
     @property
     def pair_id(self) -> str:
@@ -216,6 +217,11 @@ def explain(error: Exception) -> str:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text in every process."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def file_safe(name: str) -> str:
+    """The name with `_` for what a file's name should not have."""
+    return re.sub(r"[^\w.=+-]", "_", name, flags=re.ASCII)
 
 
 def digest(value: Any, length: int = 8) -> str:

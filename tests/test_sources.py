@@ -122,7 +122,7 @@ def test_mnist5k_has_four_hundred_training_and_one_hundred_test_images_of_each_d
     assert checked.train_images == {str(digit): 400 for digit in range(10)}
     assert checked.test_images == {str(digit): 100 for digit in range(10)}
     assert checked.shapes == ((28, 28, 1),)
-    # Change this value only together with data.sizing.CACHE_FORMAT: records made before cannot be compared after.
+    # Change this value only together with data.loading.CACHE_FORMAT: records made before cannot be compared after.
     assert checked.fingerprint == "46f5a02682ed57e6"
 
 

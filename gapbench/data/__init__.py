@@ -1,7 +1,8 @@
 """Images at a size, split by a seed; and what `gapbench data` says and does about where they come from."""
 
+from gapbench.data.canvas import canvas
+from gapbench.data.loading import check, load
 from gapbench.data.own import register_dataset
-from gapbench.data.sizing import check, load
 from gapbench.data.sources import add, cache_folder, describe, fetch
 from gapbench.data.splits import Dataset, Split, batches, split
 
@@ -11,6 +12,7 @@ __all__ = [
     "add",
     "batches",
     "cache_folder",
+    "canvas",
     "check",
     "describe",
     "fetch",

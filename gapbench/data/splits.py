@@ -12,7 +12,7 @@ from gapbench.spec import Task, UserError, digest
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set at one size, as `sizing.load` gives it."""
+    """One data set at one size, as `loading.load` gives it."""
 
     name: str
     px: int
@@ -21,7 +21,9 @@ class Dataset:
     test_images: UInt8[np.ndarray, "M px px C"]
     test_labels: Int32[np.ndarray, "M"]
     class_names: tuple[str, ...]
-    fingerprint: str  # of the raw content, whatever the size and the packing
+    fingerprint: str  # of the raw content, whatever the size and the packing; of canvases, of what was drawn
+    train_masks: UInt8[np.ndarray, "N px px"] | None = None  # of canvases: 0, or the number of the object there
+    test_masks: UInt8[np.ndarray, "M px px"] | None = None
 
 
 class Split(NamedTuple):
