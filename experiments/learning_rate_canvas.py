@@ -1,6 +1,6 @@
 """On canvases: which peak learning rate suits each head? The tuned regime of maps and position is chosen here.
 
-    gapbench run learning_rate_canvas    # 50 runs, about 12 min on two cores
+    gapbench run learning_rate_canvas    # 60 runs, about 14 min on two cores
 
 Recipe and data are those of maps, at its middle size: a digit anywhere among crops of others. Only the rate varies, by
 factors of two. Five seeds, as no interval is judged by them. Batch norm, because without it neither head learns these
@@ -19,7 +19,7 @@ EXPERIMENT = Experiment(
         head=("flatten", "gap"),
         recipe=[
             Recipe(peak_lr=rate, batch=64, steps=480, eval_every=10, eval_growth=1.25, warmup_steps=16)
-            for rate in (3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2)
+            for rate in (3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2, 9.6e-2)
         ],
         seed=range(100, 105),
     ),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gapbench.cluster import initialize_cluster
 from gapbench.factories import Factory
 from gapbench.records import SCHEMA, Fleet, Record, write_record
-from gapbench.spec import RunSpec
+from gapbench.spec import Audit, RunSpec
 
 if TYPE_CHECKING:
     from gapbench.data import Dataset
@@ -58,7 +58,7 @@ def find_platform() -> str:
 def run_cell(spec: RunSpec, out: Path, own: Own) -> Record:
     """Train one spec in a worker and write its record; what goes wrong in training is a record too."""
     own.register()
-    record, timing = train_record(spec)
+    record, timing = train_record(spec, out)
     write_record(out, record, timing)
     return record
 
@@ -69,17 +69,16 @@ def train_alone(spec: RunSpec, own: Own) -> Record:
     return train_record(spec)[0]
 
 
-def train_record(spec: RunSpec) -> tuple[Record, dict[str, float]]:
-    """The record of one run trained step by step, and its times in seconds."""
+def train_record(spec: RunSpec, out: Path | None = None) -> tuple[Record, dict[str, float]]:
+    """The record of one run trained step by step, and its times in seconds; an audited net is kept below `out`."""
     from gapbench.data import load
     from gapbench.train import train_run
 
     try:
         dataset = load(spec.task.dataset, spec.task.px)
-        trained = train_run(spec, dataset)
+        return trained_record(spec, dataset, train_run(spec, dataset), out)
     except Exception as error:
         return failed_record(spec, error), {}
-    return trained_record(spec, dataset, trained), trained.timing
 
 
 def run_fleet(specs: Sequence[RunSpec], out: Path, own: Own) -> None:
@@ -118,16 +117,30 @@ def run_fleet(specs: Sequence[RunSpec], out: Path, own: Own) -> None:
         dataset = load(specs[0].task.dataset, specs[0].task.px)
         for crew in train_fleet(specs, dataset, checkpoints=out / "checkpoints", voice=voice):
             for spec, trained, fleet in crew:
-                write(trained_record(spec, dataset, trained, fleet), trained.timing)
+                write(*trained_record(spec, dataset, trained, out if leads else None, fleet))
                 waiting.remove(spec)
     except Exception as error:
         for spec in waiting:
             write(failed_record(spec, error), {})
 
 
-def trained_record(spec: RunSpec, dataset: "Dataset", trained: "Trained", fleet: Fleet | None = None) -> Record:
-    """What the run left."""
-    return make_record(
+def trained_record(
+    spec: RunSpec, dataset: "Dataset", trained: "Trained", out: Path | None, fleet: Fleet | None = None
+) -> tuple[Record, dict[str, float]]:
+    """What the run left, the answers to its spec's `audit` and its times; an audited net is kept below `out`."""
+    audits, timing = dict[str, Any](), trained.timing
+    if spec.audit != Audit() and not trained.reason:
+        from gapbench.audits import audit_net
+        from gapbench.data import split
+        from gapbench.nets import keep_net, net_of
+
+        splits = split(dataset, spec.task, spec.seed)
+        net = net_of(spec, trained.state, (splits.mean, splits.std), dataset.class_names)
+        audits, seconds = audit_net(net, dataset, splits)
+        timing = timing | seconds
+        if out:
+            keep_net(out / "checkpoints" / spec.run_id, net)
+    record = make_record(
         spec,
         status="diverged" if trained.reason else "ok",
         reason=trained.reason,
@@ -138,8 +151,10 @@ def trained_record(spec: RunSpec, dataset: "Dataset", trained: "Trained", fleet:
         parameters=trained.parameters,
         image_channels=dataset.train_images.shape[-1],
         classes=len(dataset.class_names),
+        audits=audits,
         fleet=fleet,
     )
+    return record, timing
 
 
 def failed_record(spec: RunSpec, error: Exception) -> Record:

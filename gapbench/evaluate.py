@@ -35,6 +35,13 @@ def count_batch(
     `variables` are the states that `graph` merges with: parameters, and batch statistics.
     """
     logits = nnx.merge(graph, *variables)(normalise(images, moments), train=False)
+    return count_logits(logits, labels, counts)
+
+
+def count_logits(
+    logits: Float[Array, "B K"], labels: Int[Array, "B"], counts: Bool[Array, "B"]
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """`count_batch` from the logits on."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     correct = jnp.argmax(logits, axis=-1) == labels
     return jnp.sum(jnp.where(counts, losses, 0.0)), jnp.sum(counts & correct)

@@ -48,7 +48,7 @@ class Experiment(Declaration):
     tuned: dict[str, Annotated[float, Field(gt=0)]] = {}  # peak_lr by head
     pair: tuple[str, str] = ("flatten", "gap")  # the reference arm and the one under test
     axis: Literal["px", "train_images", "peak_lr", "steps"] = "px"  # what the figures run over
-    family: tuple[Literal["C2", "C5"], ...] = ()  # Holm runs over the tests of these claims in every cell
+    family: tuple[Literal["C2", "C3", "C4", "C5"], ...] = ()  # judged in every cell; Holm runs over their tests
     targets: tuple[Fraction, ...]  # validation accuracies that count as learnt; the first is primary
     train_losses: tuple[Annotated[float, Field(gt=0)], ...]  # at which overfit is matched; the first is primary
     reported: Reported | None = None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 import gapbench
 from gapbench.experiment import Experiment
@@ -20,6 +20,7 @@ SCHEMA = 2
 Status = Literal["ok", "diverged", "out_of_memory", "failed"]
 SPLITS = ("train", "val", "test")
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Value = int | Annotated[float, Field(allow_inf_nan=False)] | str
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -49,6 +50,16 @@ class Gradients(Table):
     step: tuple[int, ...] = ()
     backbone: tuple[NonNegative, ...] = ()
     head: tuple[NonNegative, ...] = ()
+
+
+def equally_long(columns: dict[str, tuple[Value, ...]]) -> dict[str, tuple[Value, ...]]:
+    """Raises ValueError unless the columns are."""
+    if len({len(column) for column in columns.values()}) > 1:
+        raise ValueError(f"the columns {', '.join(columns)} differ in length")
+    return columns
+
+
+AuditTable = Annotated[dict[str, tuple[Value, ...]], AfterValidator(equally_long)]
 
 
 class Final(Declaration):
@@ -86,6 +97,7 @@ class Record(Declaration):
     parameters: dict[str, int] = {}  # of the backbone and of the head, counted on the built net
     image_channels: int = 0  # of the data set; 0 where the run failed before it was read
     classes: int = 0
+    audits: dict[str, AuditTable] = {}  # what the spec's `audit` asked: by name, columns of equal length
     fleet: Fleet | None = None  # None: trained alone, step by step
     provenance: dict[str, Any]
 

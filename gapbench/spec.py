@@ -105,6 +105,14 @@ class Recipe(Declaration):
         return (*map(round, grid), self.steps)
 
 
+class Audit(Declaration):
+    """What else is asked of a net once it is trained; the answers stand in its record, and the net is kept."""
+
+    maps: bool = False  # where its evidence lies, on canvases: gapbench/maps.py
+    sizes: tuple[PositiveInt, ...] = ()  # px of test images it was not built for: gapbench/sizes.py
+    shifts: tuple[PositiveInt, ...] = ()  # px, down and to the right, over the border: gapbench/shifts.py
+
+
 # Of a recipe: what it does to the head alone, and so part of what is compared.
 ARM_FIELDS = ("dropout", "head_weight_decay")
 
@@ -118,6 +126,7 @@ class RunSpec(Declaration):
     recipe: Recipe
     seed: Seed
     repeat: Annotated[int, Field(ge=0)] = 0  # the same run again: what then differs, the hardware added
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _size_fits(self) -> "RunSpec":
@@ -135,7 +144,7 @@ class RunSpec(Declaration):
         dropout = 0.5 if self.recipe.dropout else 0.0  # none at all is another program
         inputs = {"peak_lr": 1.0, "weight_decay": 0.0, "head_weight_decay": None, "dropout": dropout}
         recipe = self.recipe.model_copy(update=inputs)
-        return self.model_copy(update={"recipe": recipe, "seed": 0, "repeat": 0})
+        return self.model_copy(update={"recipe": recipe, "seed": 0, "repeat": 0, "audit": Audit()})
 
     @property
     def run_id(self) -> str:

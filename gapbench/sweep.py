@@ -107,11 +107,15 @@ def check_runnable(runs: list[RunSpec]) -> None:
     Reading the data here also fills the cache that the workers share.
     """
     from gapbench.data import load, split
+    from gapbench.data.canvas import PREFIX
     from gapbench.models.classifier import check_names
 
     checked = {spec.model_copy(update={"seed": 0}): None for spec in runs}
     for spec in checked:
         check_names(spec)
+        if spec.audit.maps and not spec.task.dataset.startswith(PREFIX):
+            told = f"{spec.task.dataset} does not say where its objects are"
+            raise UserError(f"audit.maps: {told}; make it canvas({spec.task.dataset!r})")
     for task in dict.fromkeys(spec.task for spec in checked):
         split(load(task.dataset, task.px), task, seed=0)
 

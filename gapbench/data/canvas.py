@@ -1,7 +1,7 @@
 """Images pasted among clutter at places that are known: the data set `canvas:SOURCE`, at every size in real pixels.
 
-After the cluttered translated MNIST of Mnih et al. 2014 (arXiv 1406.6247): crops of other images are strewn over a black
-canvas, then the object, as it is or smaller, covers what lies under it. Where its pixels are is known exactly.
+After the cluttered translated MNIST of Mnih et al. 2014 (arXiv 1406.6247): crops of other images are strewn over a
+black canvas, then the object, as it is or smaller, covers what lies under it. Which pixels are its own is known.
 """
 
 import hashlib

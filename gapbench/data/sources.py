@@ -1,4 +1,4 @@
-"""Where images come from and how they are got; what the bytes mean is for formats.py, their size for sizing.py and loading.py."""
+"""Where images come from and how they are got; what the bytes mean: formats.py, their size: sizing.py."""
 
 import difflib
 import json

@@ -2,7 +2,8 @@
 
 A head maps a feature map [B, H, W, C] to logits [B, K]. It calls `drop` on the vector that its (first) dense layer
 sees, right before that layer: dropout in training, the identity elsewhere. To add one of your own, write a module
-and register it: `gapbench.models.register_head`.
+and register it: `gapbench.models.register_head`. A head that makes maps of its own may give them as `maps`, and what
+becomes of them as `read`: evidence (gapbench/maps.py) then lies on those.
 """
 
 from typing import Any
@@ -57,9 +58,17 @@ class GapConv(nnx.Module):
         self.conv = nnx.Linear(channels, classes, rngs=rngs)
         self.relu = argument == "relu"
 
+    def maps(self, x: Features) -> Float[Array, "B H W K"]:
+        """One map a class."""
+        maps = self.conv(x)
+        return nnx.relu(maps) if self.relu else maps
+
+    def read(self, maps: Float[Array, "B H W K"], drop: Drop) -> Logits:
+        """Their means."""
+        return jnp.mean(maps, axis=(1, 2))
+
     def __call__(self, x: Features, drop: Drop) -> Logits:
-        maps = self.conv(drop(x))
-        return jnp.mean(nnx.relu(maps) if self.relu else maps, axis=(1, 2))
+        return self.read(self.maps(drop(x)), drop)
 
 
 @register_head("gmp", nothing)
@@ -192,10 +201,17 @@ class FlattenConv(nnx.Module):
         self.dense = nnx.Linear(feature_px**2 * classes, classes, rngs=rngs)
         self.relu = argument == "relu"
 
-    def __call__(self, x: Features, drop: Drop) -> Logits:
+    def maps(self, x: Features) -> Float[Array, "B H W K"]:
+        """One map a class."""
         maps = self.conv(x)
-        maps = nnx.relu(maps) if self.relu else maps
-        return self.dense(drop(maps.reshape(x.shape[0], -1)))
+        return nnx.relu(maps) if self.relu else maps
+
+    def read(self, maps: Float[Array, "B H W K"], drop: Drop) -> Logits:
+        """The dense layer."""
+        return self.dense(drop(maps.reshape(maps.shape[0], -1)))
+
+    def __call__(self, x: Features, drop: Drop) -> Logits:
+        return self.read(self.maps(x), drop)
 
 
 @register_head("gap_mlp", nothing)
