@@ -1,6 +1,6 @@
 """Are GAP's maps evidence for the class, more than flatten's own? Both heads' exact maps, where objects are known.
 
-    gapbench run maps                    # 120 runs, about 50 min on two cores; feeds claim C3
+    gapbench run maps                    # 120 runs, about 50 min on two cores; feeds claims C2, C3 and C5
 
 A digit stands anywhere among crops of others, on canvases of growing size (gapbench/data/canvas.py). Every net is then
 asked where its evidence for the image's class lies (gapbench/maps.py), and how well that finds the digit
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     ),
     tuned_on="learning_rate_canvas",
     tuned={"flatten": 1.2e-2, "gap": 4.8e-2},
-    family=("C3",),
+    family=("C2", "C3", "C5"),
     targets=(0.86, 0.75, 0.5),
     train_losses=(0.3, 0.6, 0.1),
 )
