@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gapbench.cluster import initialize_cluster
 from gapbench.factories import Factory
 from gapbench.records import SCHEMA, Fleet, Record, write_record
-from gapbench.spec import Audit, RunSpec
+from gapbench.spec import Audit, RunSpec, explain
 
 if TYPE_CHECKING:
     from gapbench.data import Dataset
@@ -67,6 +67,24 @@ def train_alone(spec: RunSpec, own: Own) -> Record:
     """A record that is not written."""
     own.register()
     return train_record(spec)[0]
+
+
+def keep_again(spec: RunSpec, own: Own, folder: Path) -> str:
+    """Train a spec, and keep its net in the folder; returns why that failed."""
+    from gapbench.data import load, split
+    from gapbench.nets import keep_net, net_of
+    from gapbench.train import train_run
+
+    own.register()
+    try:
+        dataset = load(spec.task.dataset, spec.task.px)
+        trained = train_run(spec, dataset)
+    except Exception as error:
+        return explain(error)
+    splits = split(dataset, spec.task, spec.seed)
+    if not trained.reason:
+        keep_net(folder, net_of(spec, trained.state, (splits.mean, splits.std), dataset.class_names))
+    return trained.reason
 
 
 def train_record(spec: RunSpec, out: Path | None = None) -> tuple[Record, dict[str, float]]:

@@ -184,13 +184,70 @@ def verify(record: Positional[Path], experiment: str | None = None) -> int:
     return 1
 
 
+def predict(
+    record: Positional[Path],
+    images: Positional[tuple[Path, ...]],
+    adapter: Literal["resize", "none", "pool", "interpolate"] = "resize",
+    top: int = 3,
+    out: Path | None = None,
+    experiment: str | None = None,
+) -> int:
+    """What a trained net says of your images, and where its evidence lies: IMAGE-evidence.png beside each.
+
+    The net is the one that was kept with the record; without one, the record's spec is trained again first.
+
+    $ gapbench predict results/reproduced/maps/records/RUN_ID.json digit.png
+
+    $ gapbench predict results/published/test_size/records/RUN_ID.json *.jpg --adapter none --out overlays
+
+    Args:
+        record: The record's file.
+        images: PNG, JPEG, WebP, BMP, GIF, TIFF or PPM of any size; the centre square is looked at.
+        adapter: How the net meets the size. resize: the image to the trained size. none: the image as it is, which GAP
+            takes; pool, interpolate: as it is, for flatten.
+        top: How many classes to print.
+        out: Folder for the overlays (default: beside each image).
+        experiment: The experiment's file, where it registers heads, backbones or data of its own.
+    """
+    from gapbench.cells import Own
+    from gapbench.data.formats import read_image
+    from gapbench.nets import folder_of, load_net
+    from gapbench.predict import predict as predict_image
+    from gapbench.predict import write_overlay
+    from gapbench.records import load_record
+    from gapbench.sweep import find_experiment, train_net
+
+    at_least("top", top, 1)
+    if not images:
+        raise UserError("predict: name at least one image")
+    trained, own = load_record(record), Own(find_experiment(experiment)[0] if experiment else None)
+    if trained.status != "ok":
+        raise UserError(f"{record}: the run is {trained.status} ({trained.reason}): there is no net to ask")
+    pixels = [read_image(path, trained.image_channels) for path in images]
+    own.register()
+    folder = folder_of(record)
+    net = load_net(folder, trained.spec)
+    if net is None:
+        print(f"no net was kept in {folder}: training it again, {trained.spec.recipe.steps} steps", file=sys.stderr)
+        train_net(trained, own, folder)
+        net = load_net(folder, trained.spec)
+        assert net is not None
+    for path, image in zip(images, pixels, strict=True):
+        said = predict_image(net, image, adapter)
+        place = (out or path.parent) / f"{path.stem}-evidence.png"
+        write_overlay(place, image, said.evidence)
+        likeliest = list(said.probabilities.items())[:top]
+        print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in likeliest)} -> {place}")
+    return 0
+
+
 def data() -> int:
     """Data sets: list | fetch NAME | add NAME PATH | check NAME (gapbench data --help)."""
     return main(["data", "--help"])
 
 
 COMMANDS: dict[str, Any] = {
-    command.__name__: command for command in (run, report, compare, power, time, params, status, verify, data)
+    command.__name__: command for command in (run, report, compare, power, time, params, status, verify, predict, data)
 }
 
 

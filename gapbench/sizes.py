@@ -23,6 +23,7 @@ from gapbench.data import load
 from gapbench.data.sizing import resize
 from gapbench.data.splits import Split, Splits, part_of
 from gapbench.evaluate import count_logits, evaluate
+from gapbench.maps import Read
 from gapbench.models.classifier import Classifier, Moments, normalise
 from gapbench.models.dropout import keep_all
 from gapbench.models.heads import Flatten, grid_pool
@@ -76,15 +77,20 @@ def check_size(net: Net, px: int, adapter: Adapter) -> None:
         raise UserError(f"{reason}; adapters that can: {others}")
 
 
-def logits_at(net_spec: RunSpec, model: Classifier, images: Array, moments: Moments, adapter: Adapter) -> Array:
-    """Logits [B, K] of images [B, px, px, C] of whatever size; those of `resize` come resized."""
-    own = net_spec.backbone.feature_px(net_spec.task.px)
-    maps = model.backbone(normalise(images, moments), False)  # type: ignore[operator]
+def reader(spec: RunSpec, head: Any, adapter: Adapter) -> Read:
+    """What the head makes of a backbone's maps [B, H, W, C] of whatever size: logits [B, K]."""
+    own = spec.backbone.feature_px(spec.task.px)
     if adapter == "pool":
-        maps = grid_pool(maps, own)
+        return lambda maps: head(grid_pool(maps, own), keep_all)
     if adapter == "interpolate":
-        return interpolated(model.head, maps, own).astype(jnp.float32)  # type: ignore[arg-type]
-    return model.head(maps, keep_all).astype(jnp.float32)  # type: ignore[operator]
+        return lambda maps: interpolated(head, maps, own)
+    return lambda maps: head(maps, keep_all)
+
+
+def logits_at(spec: RunSpec, model: Classifier, images: Array, moments: Moments, adapter: Adapter) -> Array:
+    """Logits [B, K] of images [B, px, px, C] of whatever size; those of `resize` come resized."""
+    maps = model.backbone(normalise(images, moments), False)  # type: ignore[operator]
+    return reader(spec, model.head, adapter)(maps).astype(jnp.float32)
 
 
 def interpolated(head: Flatten, maps: Float[Array, "B H W C"], own: int) -> Float[Array, "B K"]:

@@ -18,7 +18,7 @@ import pandas as pd
 from joblib.externals.loky import FIRST_COMPLETED, get_reusable_executor, wait
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from gapbench.cells import NEWS, Own, find_platform, import_file, run_cell, run_fleet, train_alone
+from gapbench.cells import NEWS, Own, find_platform, import_file, keep_again, run_cell, run_fleet, train_alone
 from gapbench.cluster import is_follower
 from gapbench.experiment import Experiment
 from gapbench.records import Record, load_experiment, load_record, load_records, remove_parts, write_text
@@ -288,6 +288,16 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, pin: bool
         return result
     finally:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+def train_net(record: Record, own: Own, folder: Path) -> None:
+    """Train the net of a record again, in a fresh worker, and keep it in the folder.
+
+    Raises:
+      UserError: it cannot be trained here.
+    """
+    if reason := in_fresh_process(keep_again, record.spec, own, folder):
+        raise UserError(f"{record.run_id} cannot be trained: {reason}; --experiment FILE for a head of your own")
 
 
 def retrain(spec: RunSpec, own: Own) -> Record:

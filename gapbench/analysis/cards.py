@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from gapbench.analysis.audits import best_way, ways
 from gapbench.analysis.claims import CLAIMS, ERROR_MARGIN, TESTED, Card, beyond, decide, overall, points
-from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs
+from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs, trained_cells
 from gapbench.analysis.power import fewest_pairs, pairs_to_decide
-from gapbench.analysis.stats import holm
+from gapbench.analysis.stats import holm, mean_interval
 from gapbench.experiment import Cell, Experiment
 from gapbench.records import Record
 
@@ -149,6 +150,64 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
     return cards
 
 
+def cards_c3(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
+    """Hits of the exact evidence maps, against each other and against what needs no training."""
+    cards = []
+    names = ("evidence_pointing", "both_pointing", "evidence_box")
+    tables = [compare_pairs(measures, experiment, name).to_dict("records") for name in names if name in measures]
+    for hits, both, boxes in zip(*tables, strict=True):
+        rows = cell_rows(measures, Cell(*(hits[name] for name in CELL)), experiment.pair[1])
+        above = rows["pointing_over_baseline"].dropna().to_numpy(dtype=float)
+        over = {**mean_interval(above)._asdict(), "pairs_left_out": hits["n"] + hits["pairs_left_out"] - len(above)}
+        margin = CLAIMS["C3"].margin
+        halves = (Half(hits, margin, above=True), Half(over, margin, above=True))
+        fields = comparison_fields(hits)
+        fields["answers"] = tuple(half.answer for half in halves)
+        fields["pairs_to_decide"] = needed(halves)
+        baseline = rows["baseline_pointing"].mean()
+        shares = [f"{arm} {hits[f'{arm}_mean']:.0%}" for arm in experiment.pair] + [f"best baseline {baseline:.0%}"]
+        note = f"{fields.pop('note', '')}{', '.join(shares)}; better than {experiment.pair[0]}: {fields['answers'][0]},"
+        note += f" than the baseline: {fields['answers'][1]}; where both are right {in_points(both)};"
+        note += f" MaxBoxAcc V2 {in_points(boxes)}"
+        cards.append(card_of(hits, "C3", note=note, **fields))
+    return cards
+
+
+def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
+    """Whether the net under test runs at every size, and what it keeps of its accuracy, resized and padded."""
+    cards = []
+    reference, arm = experiment.pair
+    for cell, specs in trained_cells(measures, experiment).items():
+        runs, others = (cell_rows(measures, cell, one) for one in (arm, reference))
+        declared = sum(spec.arm == arm for spec in specs)
+        taken = [way for way in ways(runs) if (way.adapter, way.statistics) == ("none", "own")]
+        fields: dict[str, Any] = {"answers": ("yes" if taken else "no",), "n": len(runs), "n_declared": declared}
+        fields["note"] = f"at {len(specs[0].audit.sizes)} sizes; {reference} needs an adapter for a map of another side"
+        cards.append(make_card("C4", **part_of_cell(cell, "runs"), **fields))
+        for way in taken:
+            kept = runs[way.measure].dropna().to_numpy(dtype=float)
+            row = {**mean_interval(kept)._asdict(), "pairs_left_out": declared - len(kept)}
+            half = Half(row, CLAIMS["C4"].margin, above=True)
+            best = best_way(others, way.fit)
+            theirs = mean_interval(others[best.measure].dropna().to_numpy(dtype=float))._asdict() if best else {}
+            fields = {name: row[name] for name in ("estimate", "low", "high", "n")} | {"n_declared": declared}
+            fields |= {"answers": (half.answer,), "pairs_to_decide": needed([half])}
+            fields["note"] = f"{reference} with {best.adapter}: {in_points(theirs)}" if best else f"{reference}: none"
+            cards.append(make_card("C4", **part_of_cell(cell, f"works {way.fit}"), **fields))
+    return cards
+
+
+def part_of_cell(cell: Cell, part: str) -> dict[str, Any]:
+    """The cell as a card's fields, with a part of the claim added to what the cell is."""
+    return cell._asdict() | {"factors": ", ".join(filter(None, (cell.factors, part)))}
+
+
+def in_points(row: Mapping[Any, Any]) -> str:
+    """`+0.12 [-0.30, +0.50]` of an estimate with its ends."""
+    ends = f" [{points(row['low'])}, {points(row['high'])}]" if math.isfinite(row["low"]) else ""
+    return points(row["estimate"]) + ends
+
+
 def cards_c6(experiment: Experiment, throughput: pd.DataFrame) -> list[Card]:
     """One card a timed size (and device): single nets at the batch and precision the experiment trains with."""
     if throughput.empty:
@@ -178,9 +237,10 @@ def judge(experiment: Experiment, cards: list[Card]) -> list[Card]:
 
     A test that has no value yet counts in the family with p = 1: what was not run makes nothing significant.
     """
-    family = [i for i, card in enumerate(cards) if card.claim in experiment.family]
+    tested = [claim for claim in experiment.family if claim in TESTED]
+    family = [i for i, card in enumerate(cards) if card.claim in tested]
     p_values = [cards[i].p if math.isfinite(cards[i].p) else 1.0 for i in family]
-    missing = len(experiment.family) * len(experiment.cells) - len(family)
+    missing = len(tested) * len(experiment.cells) - len(family)
     adjusted = dict(zip(family, holm(np.array(p_values + [1.0] * missing)), strict=False))
     judged = []
     for i, card in enumerate(cards):
@@ -207,7 +267,8 @@ def combine(experiment: Experiment, claim: str, regime: str, cards: list[Card]) 
     declared = [f"{px} px" for px in sorted({spec.task.px for spec in experiment.runs})]
     if regime != "any":
         declared = [cell.label for cell in experiment.cells if cell.regime == regime]
-    untried = [label for label in declared if label not in {card.where for card in own}]
+    tried = tuple(card.where for card in own)
+    untried = [label for label in declared if not any(where.startswith(label) for where in tried)]  # C4 adds to it
     if untried and claim != "C6":  # which may be timed at sizes of its own
         outcome, note = "undecided", f"{note}; not run: {', '.join(untried)}"
     return make_card(claim, datasets, None, regime, outcome=outcome, note=note, **fields)
@@ -218,7 +279,12 @@ def make_cards(
 ) -> list[Card]:
     """Every card of an experiment, judged: one a claim and cell, then one a claim and regime over all its cells."""
     cards = cards_c1(experiment, records)
-    trained: dict[str, Callable[[Experiment, pd.DataFrame], list[Card]]] = {"C2": cards_c2, "C5": cards_c5}
+    trained: dict[str, Callable[[Experiment, pd.DataFrame], list[Card]]] = {
+        "C2": cards_c2,
+        "C3": cards_c3,
+        "C4": cards_c4,
+        "C5": cards_c5,
+    }
     for claim in experiment.family if not measures.empty else ():
         cards += trained[claim](experiment, measures)
     cards = judge(experiment, cards + cards_c6(experiment, throughput))

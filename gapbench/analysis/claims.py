@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from gapbench.analysis.stats import ALPHA
 
-TESTED = ("C2", "C5")  # claims whose support needs a p value beside the interval
+TESTED = ("C2", "C3", "C5")  # claims whose support needs a p value beside the interval
+IN_POINTS = ("C2", "C3", "C4")  # differences of shares; the others are ratios
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ CLAIMS = {
         -0.005,
         "supported if overfit falls by more than half a point and test error does not rise by half a point;"
         " refuted if either is excluded; a half with pairs that have no value answers neither way",
+    ),
+    "C3": Claim(
+        "GAP's maps show where the class is, better than flatten's own",
+        "pointing game on canvases: share of images whose strongest evidence for their class lies in the object's box,"
+        " gap - flatten, paired by seed; both maps exact",
+        0.05,
+        "supported if gap's evidence hits more often by over 5 points than flatten's, and than the best of three"
+        " baselines (the centre, the net's initial weights, the image's brightness); refuted if either is excluded",
+    ),
+    "C4": Claim(
+        "GAP frees the input size",
+        "test accuracy, mean over sizes that were never trained at, minus that at the trained size; gap as it is",
+        -0.05,
+        "it runs: supported if every size was answered without a change to the net; it works: supported if less than 5"
+        " points are lost, refuted if more are",
     ),
     "C5": Claim(
         "GAP converges more slowly",
@@ -86,10 +102,10 @@ class Card:
     pairs_to_decide: int | None = None  # about how many would, where it is undecided (`power.pairs_to_decide`)
 
     def show(self, value: float) -> str:
-        """A number of this card in its claim's unit: percentage points for C2, a ratio for the others."""
+        """A number of this card in its claim's unit: percentage points for a difference, or a ratio."""
         if not math.isfinite(value):
             return "–"
-        return points(value) if self.claim == "C2" else f"{value:.3g}"
+        return points(value) if self.claim in IN_POINTS else f"{value:.3g}"
 
     @property
     def where(self) -> str:

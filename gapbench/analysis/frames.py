@@ -22,7 +22,10 @@ def curves_frame(records: list[Record]) -> pd.DataFrame:
 
 
 def timing_frame(folder: Path, records: list[Record]) -> pd.DataFrame:
-    """One row a run: compile_s, train_s and eval_s, where they were kept and are its own: those of a fleet are not."""
+    """One row a run: compile_s, train_s and eval_s, where they were kept and are its own: those of a fleet are not.
+
+    And what its audits took, where there were any: audit_s, and image_s_{px}_{adapter} an image.
+    """
     rows = []
     for record in records:
         path = folder / "timing" / f"{record.run_id}.json"
@@ -31,4 +34,5 @@ def timing_frame(folder: Path, records: list[Record]) -> pd.DataFrame:
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: not readable as JSON ({error}); delete it, only the seconds are lost") from error
         rows.append({"run_id": record.run_id, **times})
-    return pd.DataFrame(rows, columns=["run_id", "compile_s", "train_s", "eval_s"])
+    others = sorted({name for row in rows for name in row} - {"run_id", "compile_s", "train_s", "eval_s"})
+    return pd.DataFrame(rows, columns=["run_id", "compile_s", "train_s", "eval_s", *others])

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from gapbench.experiment import Experiment
+from gapbench.analysis.audits import audit_measures, both_right
+from gapbench.experiment import Cell, Experiment
 from gapbench.records import Record
 
 Column = Float[np.ndarray, "T"]
@@ -109,9 +110,23 @@ def measures_frame(records: list[Record], curves: pd.DataFrame, experiment: Expe
             "arm": record.spec.arm,
             "status": record.status,
             **measure_run(record, by_run.get(record.run_id, empty), experiment),
+            **audit_measures(record),
         }
         for record in records
         if record.status in ("ok", "diverged")
     }
     members = [(cell, spec) for cell, specs in experiment.cells.items() for spec in specs]
-    return pd.DataFrame([cell._asdict() | measured[spec] for cell, spec in members if spec in measured])
+    frame = pd.DataFrame([cell._asdict() | measured[spec] for cell, spec in members if spec in measured])
+    return add_both_right(frame, records, experiment)
+
+
+def add_both_right(frame: pd.DataFrame, records: list[Record], experiment: Experiment) -> pd.DataFrame:
+    """The frame with what the two halves of a pair score on the images that both classify correctly."""
+    audited = {record.run_id: record for record in records if "images" in record.audits}
+    if not audited:
+        return frame
+    for _, pair in frame[frame["arm"].isin(experiment.pair)].groupby([*Cell._fields, "seed"]):
+        if len(pair) == 2 and set(pair["run_id"]) <= set(audited):
+            for measure, values in both_right([audited[run_id] for run_id in pair["run_id"]]).items():
+                frame.loc[pair.index, measure] = values
+    return frame

@@ -9,7 +9,7 @@ with each other). Else it is undecided.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gapbench.analysis.claims import CLAIMS, TESTED, Card, overall
+from gapbench.analysis.claims import CLAIMS, TESTED, Card, overall, points
 from gapbench.analysis.evidence import Evidence
 
 OPPOSITE = {"supported": "refuted", "refuted": "supported"}
@@ -38,6 +38,8 @@ def deciding_cards(claim: str, found: Sequence[Evidence]) -> list[Card]:
 def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
     """The verdict on one claim."""
     cells = [(evidence, card) for evidence in found for card in evidence.cards if card.claim == claim and card.px]
+    if claim == "C4":
+        return judge_sizes([card for _, card in cells])
     deciding = deciding_cards(claim, found)
     if not deciding and claim in TESTED:
         return Verdict(claim, "undecided", "no tuned regime is published yet")
@@ -60,6 +62,19 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
         )
         return Verdict(claim, "depends", f"on the recipe: {counted}, but not with {'; '.join(factors)}")
     return Verdict(claim, outcome, counted)
+
+
+def judge_sizes(cards: Sequence[Card]) -> Verdict:
+    """C4 in the tuned regime: a net that answers at every size may still answer wrongly."""
+    tuned = [card for card in cards if card.regime == "tuned"]
+    if not tuned:
+        return Verdict("C4", "undecided", "no tuned regime is published yet")
+    runs = [card for card in tuned if card.factors.endswith("runs")]
+    works = [card for card in tuned if card not in runs]
+    worst, best = (points(end(card.estimate for card in works)) for end in (min, max))
+    why = f"it runs: {count(runs)} tuned cells; it works: {count(works)}, {worst} to {best} points at other sizes"
+    outcome = overall([card.outcome for card in tuned])
+    return Verdict("C4", outcome, f"on what is meant: {why}" if outcome == "depends" else why)
 
 
 def say_open(card: Card) -> str:

@@ -32,6 +32,7 @@ MAX_MEMBER_BYTES = 1 << 28  # cifar100's train.bin has 154 MB
 MAX_TOTAL_BYTES = 1 << 32
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # the others hold more than 8 bits a channel
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of an image that a user names
 BROKEN = OSError, EOFError, RuntimeError, struct.error, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile
 BROKEN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -129,27 +130,44 @@ def members(path: Path) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
 
 
 @contextmanager
-def _opened(name: str, data: bytes) -> Iterator[Image.Image]:
+def _opened(name: str, data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is no concern of ours
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as image:
+            with Image.open(BytesIO(data), formats=formats) as image:
                 if image.mode not in GREY_MODES | COLOUR_MODES:
                     raise ValueError(f"mode {image.mode}: more than 8 bits a channel")
                 yield image
         except BROKEN_IMAGE as error:
             reason = "unknown content" if isinstance(error, UnidentifiedImageError) else error
-            raise UserError(f"{name}: not a readable 8-bit PNG or JPEG ({reason}); mend or remove it") from error
+            known = f"{', '.join(formats[:-1])} or {formats[-1]}"
+            raise UserError(f"{name}: not a readable 8-bit {known} ({reason}); mend or remove it") from error
+
+
+def _pixels(image: Image.Image, mode: str) -> Pixels:
+    """As it is meant to be seen. `mode` is L or RGB; transparency is dropped."""
+    ImageOps.exif_transpose(image, in_place=True)
+    pixels = np.asarray(image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _decoded(files: dict[str, bytes], mode: str) -> Iterator[Pixels]:
-    """One by one: as pixels, photographs would not fit in memory. `mode` is L or RGB; transparency is dropped."""
+    """One by one: as pixels, photographs would not fit in memory."""
     for name, data in files.items():
         with _opened(name, data) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(image.convert(mode))
-        yield pixels.reshape(*pixels.shape[:2], -1)
+            pixels = _pixels(image, mode)
+        yield pixels
+
+
+def read_image(path: Path, channels: int) -> Pixels:
+    """One image of any size and usual format, in so many channels; raises UserError that names it where it is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.stat().st_size > MAX_MEMBER_BYTES:
+        raise UserError(f"{path}: has more than {MAX_MEMBER_BYTES} bytes; use a smaller image")
+    with _opened(str(path), path.read_bytes(), FORMATS) as image:
+        return _pixels(image, "L" if channels == 1 else "RGB")
 
 
 def _place(name: str) -> tuple[str, ...]:

@@ -31,7 +31,10 @@ from gapbench.report.drawing import (
     render,
 )
 from gapbench.report.gradients import draw_gradients, has_gradients
+from gapbench.report.maps import draw_erasing, draw_gallery, draw_maps, has_gallery, has_maps
+from gapbench.report.position import draw_position, has_shifts
 from gapbench.report.signs import draw_signs, has_factors
+from gapbench.report.sizes import draw_sizes, has_sizes
 from gapbench.report.speed_figures import draw_roofline, draw_throughput_ratio
 
 WIDEST = 5  # cells of a regime side by side
@@ -243,7 +246,12 @@ def is_timed(evidence: Evidence) -> bool:
 
 
 DRAW: dict[str, tuple[Callable[[Evidence], Figure], Callable[[Evidence], bool]]] = {  # and whether it says something
+    "maps": (draw_maps, has_maps),
+    "gallery": (draw_gallery, has_gallery),
+    "sizes": (draw_sizes, has_sizes),
+    "position": (draw_position, has_shifts),
     "along_axis": (draw_along_axis, has_axis),
+    "erasing": (draw_erasing, has_maps),
     "forest": (draw_forest, lambda e: has_more_arms(e) and not has_ladder(e)),
     "ladder": (draw_ladder, has_ladder),
     "signs": (draw_signs, has_factors),

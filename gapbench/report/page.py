@@ -5,13 +5,21 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gapbench.analysis.claims import CLAIMS, Card
+from gapbench.analysis.claims import CLAIMS, IN_POINTS, Card
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.verdicts import count
 from gapbench.report.setting import completeness
 from gapbench.report.table import Table, p_value
 
 CAPTIONS = {
+    "maps": "Does the evidence lie where the object is? Means with 95 % intervals over seeds; grey: baselines.",
+    "gallery": "What does each head look at? The first judged test image of each of the first eight classes, seed 0,"
+    " the largest canvas, whatever the nets say of it: its object's box, and the evidence for its class, dark to"
+    " bright from the lowest to the highest of each map; below, ✓ or ✗ and the class that the net gives.",
+    "sizes": "Does a net work at sizes that it was not trained at? Bands are 95 % intervals over seeds.",
+    "position": "Is GAP blind to position? Means with 95 % intervals over seeds.",
+    "erasing": "A second opinion without boxes: how fast does the class go when its evidence is erased, and come when"
+    " it is shown?",
     "along_axis": "Does the head's effect grow along the axis? Means with 95 % intervals over seeds.",
     "forest": "What remains of the difference when one thing is taken away? Each row against gap, 95 % intervals.",
     "ladder": "Is there a dose and a response? From gap (1) to flatten (the whole grid), two initialisations.",
@@ -59,7 +67,7 @@ def render_page(evidence: Evidence, tables: Sequence[Table], figures: dict[str, 
             wholes = [card for card in own if card.px is None]
             whole = next((card for card in wholes if card.regime == "tuned"), wholes[0])
             cells = [card_view(card) for card in own if card.px is not None]
-            margin = whole.show(whole.margin) + (" points" if claim == "C2" else "")
+            margin = whole.show(whole.margin) + (" points" if claim in IN_POINTS else "")
             counted = count([card for card in own if card.px is not None])
             claims.append(
                 {"id": claim, "declared": whole, "margin": margin, "whole": card_view(whole), "cells": cells}

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gapbench.analysis.claims import TESTED
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, compare_pairs, paired_group, trained_cells
 from gapbench.analysis.strata import stratified_interval
@@ -35,7 +34,7 @@ def signs_frame(evidence: Evidence) -> pd.DataFrame:
     outcomes = {(c.claim, c.regime, c.dataset, c.px, c.factors): c.outcome for c in evidence.cards}
     return pd.DataFrame(
         [
-            cell._asdict() | row | {claim: outcomes.get((claim, *cell), "") for claim in TESTED}
+            cell._asdict() | row | {claim: outcomes.get((claim, *cell), "") for claim in experiment.family}
             for cell, row in rows.items()
         ]
     )
@@ -54,7 +53,7 @@ def signs_table(evidence: Evidence) -> Table:
             return told if told == "–" else f"{sign}  {told}"
 
         columns[measure.title] = text
-    columns |= {claim: (lambda row, claim=claim: row[claim]) for claim in TESTED}  # type: ignore[misc]
+    columns |= {claim: (lambda row, claim=claim: row[claim]) for claim in evidence.experiment.family}  # type: ignore[misc]
     caption = (
         "Does each verdict survive the recipe? gap - flatten in points (steps: gap / flatten), paired by seed: − and +"
         " where the 95 % interval lies below or above no difference, 0 where it holds it; a dash: no pair of runs got"

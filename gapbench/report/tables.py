@@ -15,10 +15,13 @@ from gapbench.experiment import Cell
 from gapbench.report.arms import arms_table, has_more_arms
 from gapbench.report.crossover import crossover_table, has_crossover
 from gapbench.report.gradients import gradients_table, has_gradients
+from gapbench.report.maps import has_maps, maps_table
+from gapbench.report.position import has_shifts, position_table
 from gapbench.report.power import power_table
 from gapbench.report.reported import has_reported, reported_table
 from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.signs import factors_table, has_factors, signs_table
+from gapbench.report.sizes import costs_table, has_sizes, sizes_table
 from gapbench.report.speed_tables import efficiency_table, throughput_table
 from gapbench.report.table import Columns, Row, Table, between, number, p_value, percent, signed_points, with_interval
 from gapbench.report.tuning import chooses_rates, tuning_table
@@ -215,6 +218,10 @@ def has_timings(evidence: Evidence) -> bool:
 
 TABLES: tuple[tuple[Callable[[Evidence], Table], Callable[[Evidence], bool]], ...] = (  # and whether it says something
     (claims_table, always),
+    (maps_table, has_maps),
+    (sizes_table, has_sizes),
+    (costs_table, has_sizes),
+    (position_table, has_shifts),
     (parameters_table, always),
     (tuning_table, chooses_rates),
     (arms_table, has_more_arms),

@@ -1,0 +1,172 @@
+"""At sizes that a net was not trained at: what it still gets right, how it is adapted, and what that costs."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gapbench.analysis import stats
+from gapbench.analysis.audits import Way, ways
+from gapbench.analysis.evidence import Evidence
+from gapbench.analysis.pairs import CELL, cell_rows, cells, cells_by_regime
+from gapbench.counts import count_backbone, count_head
+from gapbench.report.drawing import COLOURS, in_percent, panel_grid
+from gapbench.report.setting import WHERE, setting
+from gapbench.report.table import Columns, Row, Table, number, percent, signed_points, with_interval
+
+MARKED = {"none": ("-", "s"), "resize": ("--", "o"), "pool": (":", "^"), "interpolate": ("-.", "v")}  # by adapter
+
+
+PARTS = ("estimate", "low", "high")
+
+
+def has_sizes(evidence: Evidence) -> bool:
+    """Whether some net was tested at other sizes."""
+    return bool(ways(evidence.measures))
+
+
+def sizes_of(evidence: Evidence) -> list[int]:
+    """Every size that was tested."""
+    return sorted({px for spec in evidence.experiment.runs for px in spec.audit.sizes})
+
+
+def own_accuracy(evidence: Evidence) -> str:
+    """The measure at the size that the nets were trained at."""
+    return f"accuracy_resized_{evidence.experiment.runs[0].task.px}_none_own"
+
+
+def at_size(runs: pd.DataFrame, way: Way, px: int, own: str) -> np.ndarray:
+    """Accuracies of an arm's runs at a size; at their own every way is one."""
+    name = f"accuracy_{way.fit}_{px}_{way.adapter}_{way.statistics}"
+    column = own if px == int(own.split("_")[2]) else name
+    return runs[column].dropna().to_numpy(dtype=float) if column in runs else np.array([])
+
+
+def sizes_table(evidence: Evidence) -> Table:
+    """Accuracy by size, a row a cell, head and way to meet the sizes."""
+    sizes, own, rows = sizes_of(evidence), own_accuracy(evidence), list[dict[str, Any]]()
+    for cell in cells(evidence.measures, evidence.experiment):
+        for arm in evidence.experiment.pair:
+            runs = cell_rows(evidence.measures, cell, arm)
+            for way in ways(runs):
+                kept = stats.mean_interval(runs[way.measure].dropna().to_numpy(dtype=float))
+                row = {**dict(zip(CELL, cell, strict=True)), "arm": arm, **way._asdict(), **kept._asdict()}
+                for px in sizes:
+                    values = at_size(runs, way, px, own)
+                    interval = stats.mean_interval(values)._asdict() if len(values) else {}
+                    row |= {f"{px}_{part}": interval.get(part, np.nan) for part in PARTS}
+                rows.append(row)
+    columns: Columns = {
+        **WHERE,
+        "head": lambda r: r["arm"],
+        "image": lambda r: r["fit"],
+        "adapter": lambda r: r["adapter"],
+        "batch statistics": lambda r: r["statistics"],
+        "other sizes - own, points": lambda r: with_interval(r["estimate"], r["low"], r["high"], signed_points),
+        "n": lambda r: number(int(r["n"])),
+    }
+    for px in sizes:
+
+        def text(row: Row, px: int = px) -> str:
+            return show(row, f"{px}_", percent_of)
+
+        columns[f"{px} px"] = text
+    caption = (
+        "Test accuracy (500 images) at sizes that the net was not trained at, in percent, and the mean over those minus"
+        " the accuracy at its own. Resized: the image was made at that size; padded: it stands in the middle of a black"
+        " canvas. Adapters: none; resize, the image resized to the trained size; pool, the map averaged over the grid"
+        " that the dense layer knows; interpolate, the dense layer's weights resized. Statistics: own, or estimated"
+        f" anew on 500 training images of that size. {setting(evidence)}"
+    )
+    return Table("sizes", caption, pd.DataFrame(rows), columns)
+
+
+def show(row: Row, prefix: str, text: Callable[[Any], str]) -> str:
+    """One of several estimates of a row, with its interval."""
+    return with_interval(row[f"{prefix}estimate"], row[f"{prefix}low"], row[f"{prefix}high"], text)
+
+
+def percent_of(value: Any) -> str:
+    """A fraction in percent, without the sign."""
+    return percent(value).removesuffix(" %")
+
+
+def costs_table(evidence: Evidence) -> Table:
+    """Parameters, accuracy, arithmetic and throughput by the size of resized test images, in the first tuned cell."""
+    experiment, own = evidence.experiment, own_accuracy(evidence)
+    rows = cells_by_regime(evidence.measures, experiment)
+    cell = (rows.get("tuned") or next(iter(rows.values())))[0]
+    spec, record = experiment.cells[cell][0], next(r for r in evidence.records if r.parameters)
+    found = list[dict[str, Any]]()
+    for px, arm in itertools.product(sizes_of(evidence), experiment.pair):
+        runs = cell_rows(evidence.measures, cell, arm).merge(evidence.timing, on="run_id")
+        for adapter in MARKED:
+            timed = runs.get(f"image_s_{px}_{adapter}", pd.Series(dtype=float)).dropna()
+            accuracy = at_size(runs, Way("resized", adapter, "own"), px, own)
+            if timed.empty or not len(accuracy):
+                continue
+            made = spec.task.px if adapter == "resize" else px  # what the backbone sees
+            net = spec.model_copy(update={"task": spec.task.model_copy(update={"px": made}), "head": arm})
+            built, side = (net.backbone.feature_px(one) for one in (spec.task.px, made))
+            head = count_head(arm, net.backbone.channels, built if adapter == "pool" else side, record.classes)
+            row = {"px": px, "arm": arm, "adapter": adapter}
+            row["parameters"] = count_head(arm, net.backbone.channels, built, record.classes).parameters
+            row["flops"] = head.flops + count_backbone(net, record.image_channels).flops
+            scored, speed = stats.mean_interval(accuracy), stats.median_interval(1 / timed.to_numpy(dtype=float))
+            row |= {f"accuracy_{name}": value for name, value in scored._asdict().items()}
+            found.append(row | {f"speed_{name}": value for name, value in speed._asdict().items()})
+    columns: Columns = {
+        "test image": lambda r: f"{r['px']} px",
+        "head": lambda r: r["arm"],
+        "adapter": lambda r: r["adapter"],
+        "head parameters": lambda r: number(r["parameters"]),
+        "MFLOP an image": lambda r: number(r["flops"] / 1e6),
+        "accuracy, %": lambda r: show(r, "accuracy_", percent_of),
+        "images/s": lambda r: show(r, "speed_", number),
+        "n": lambda r: number(int(r["accuracy_n"])),
+    }
+    caption = (
+        f"What an input size costs and loses, {cell.regime} regime, {cell.factors}. Images per second are of evaluating"
+        " 500 images on one core while another trained, resizing them included where an adapter does; medians over"
+        f" runs, which vary with the machine's load. {setting(evidence)}"
+    )
+    return Table("size_costs", caption, pd.DataFrame(found), columns)
+
+
+def draw_sizes(evidence: Evidence) -> Figure:
+    """Accuracy against the size of the test image: a row what else varies, a column how the image meets the size."""
+    experiment, own = evidence.experiment, own_accuracy(evidence)
+    rows = cells_by_regime(evidence.measures, experiment)
+    found = rows.get("tuned") or next(iter(rows.values()))
+    fits = ("resized", "padded")
+    figure, axes = panel_grid(len(found), 2, height=3.0, sharey=True, sharex=True)
+    for line, cell in zip(axes, found, strict=True):
+        for ax, fit in zip(line, fits, strict=True):
+            for arm, colour in zip(experiment.pair, COLOURS, strict=True):
+                runs = cell_rows(evidence.measures, cell, arm)
+                for way in ways(runs):
+                    if way.fit != fit or (way.statistics == "new" and way.adapter not in ("none", "pool")):
+                        continue
+                    values = {px: at_size(runs, way, px, own) for px in sizes_of(evidence)}
+                    means = {px: stats.mean_interval(one) for px, one in values.items() if len(one)}
+                    dash, marker = MARKED[way.adapter]
+                    new = way.statistics == "new"
+                    adapter = "as it is" if way.adapter == "none" else way.adapter
+                    label = f"{arm}, {adapter}" + (", new statistics" if new else "")
+                    face = "white" if new else colour
+                    px, mean = list(means), [interval.estimate for interval in means.values()]
+                    ax.plot(px, mean, linestyle=dash, marker=marker, color=colour, markersize=5, label=label, mfc=face)
+                    ends = ([i.low for i in means.values()], [i.high for i in means.values()])
+                    ax.fill_between(px, *ends, color=colour, alpha=0.15, linewidth=0)
+            ax.axvline(cell.px, color="#999999", linewidth=1)
+            ax.set_title(f"{fit}, {cell.regime}{', ' if cell.factors else ''}{cell.factors}", fontsize=10)
+            in_percent(ax.yaxis)
+        line[0].set_ylabel("test accuracy")
+    for ax in axes[-1]:
+        ax.set_xlabel("test image, px (line: trained at)")
+    handles = {label: handle for ax in axes[-1] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=3, fontsize=9)
+    return figure
