@@ -17,7 +17,7 @@ HEADLINES = ("size_sweep", "fashion_mnist")
 ROOM = ROOT / "results" / "published"
 NAMES = sorted(path.parent.name for path in ROOM.glob("*/experiment.json"))
 PUBLISHED = {name: ROOM / name for name in NAMES}
-TUNED = tuple(name for name in (*HEADLINES, "nin") if name in NAMES)
+TUNED = tuple(name for name in (*HEADLINES, "nin", "maps") if name in NAMES)
 SPEED = ROOM / "speed"
 
 
@@ -36,7 +36,7 @@ def test_every_declared_run_is_published_and_none_failed(name: str) -> None:
     assert {record.status for record in records} <= {"ok", "diverged"}  # which is a result
     pairs = len({spec.seed for spec in declared.runs})
     # runs that only choose a rate, by a rule and no interval, may be fewer
-    assert pairs >= (20 if name == "size_sweep" else 5 if name == "nin_learning_rate" else 10)
+    assert pairs >= {"size_sweep": 20, "nin_learning_rate": 5, "learning_rate_canvas": 5}.get(name, 10)
 
 
 @pytest.mark.parametrize("name", NAMES)

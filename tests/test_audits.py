@@ -1,0 +1,166 @@
+"""From a trained net to its record's audits, and back to a net: the whole way once, on digits, and its exact facts."""
+
+import functools
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from gapbench.audits import SHARES, audit_net
+from gapbench.cells import train_record
+from gapbench.data import Dataset, canvas, load, split
+from gapbench.evaluate import count_batch, evaluate
+from gapbench.models.classifier import init_classifier
+from gapbench.nets import Net, folder_of, keep_net, load_net
+from gapbench.records import Record
+from gapbench.report.maps import decode
+from gapbench.shifts import audit_shifts
+from gapbench.spec import Audit, Backbone, Recipe, RunSpec, Task, UserError
+from gapbench.sweep import check_runnable
+
+NAME = canvas("digits", scale=(0.9, 1.0))
+
+
+def spec_of(head: str = "gap", dataset: str = NAME, audit: Audit | None = None, **backbone: object) -> RunSpec:
+    return RunSpec(
+        task=Task(dataset=dataset, px=16, train_images=100, val_images=40, curve_images=20),
+        backbone=Backbone(width=4, stages=1, **backbone),  # type: ignore[arg-type]
+        head=head,
+        recipe=Recipe(peak_lr=1e-2, batch=20, steps=4, eval_every=2),
+        seed=0,
+        audit=audit or Audit(),
+    )
+
+
+def trained(spec: RunSpec, out: Path | None = None) -> tuple[Record, dict[str, float]]:
+    with jax.numpy_dtype_promotion("standard"):  # which optax's schedule needs
+        return train_record(spec, out)
+
+
+def untrained(spec: RunSpec, dataset: Dataset) -> Net:
+    splits = split(dataset, spec.task, spec.seed)
+    _, params, stats = nnx.split(init_classifier(spec, 1, len(dataset.class_names)), nnx.Param, ...)
+    return Net(spec, (params, stats), (jnp.asarray(splits.mean), jnp.asarray(splits.std)), dataset.class_names)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, dict[str, float], Path]:
+    """One run that is asked everything."""
+    out = tmp_path_factory.mktemp("out")
+    asked = Audit(maps=True, sizes=(12, 16, 21), shifts=(1, 2))
+    record, timing = trained(spec_of(norm="batch", audit=asked), out)
+    return record, timing, out
+
+
+def test_a_record_holds_every_answer(audited: tuple[Record, dict[str, float], Path]) -> None:
+    record, timing, _ = audited
+    assert record.status == "ok", record.reason
+    assert set(record.audits) == {"maps", "images", "erasing", "gallery", "sizes", "shifts"}
+    maps = record.audits["maps"]
+    assert set(maps["map"]) == {"evidence", "contrast", "gradcam", "initial", "intensity", "centre"}
+    assert all(0 <= float(value) <= 1 for value in maps["value"])
+    assert set(record.audits["sizes"]["px"]) == {12, 16, 21}
+    assert record.audits["shifts"]["shift"] == (0, 1, 2)
+    assert timing["audit_s"] > 0
+    assert timing["image_s_21_none"] > 0
+    assert Record.model_validate_json(record.model_dump_json(by_alias=True)) == record
+
+
+def test_the_mean_over_images_is_what_the_table_says(audited: tuple[Record, dict[str, float], Path]) -> None:
+    audits = audited[0].audits
+    means = dict(
+        zip(zip(audits["maps"]["map"], audits["maps"]["metric"], strict=True), audits["maps"]["value"], strict=True)
+    )
+    for metric in ("pointing", "pointing_15", "box_largest_50", "box", "precision"):
+        assert np.mean(np.array(audits["images"][metric], float)) == pytest.approx(means["evidence", metric])
+
+
+def test_erasing_begins_whole_and_ends_blank_and_showing_the_reverse(
+    audited: tuple[Record, dict[str, float], Path],
+) -> None:
+    table = audited[0].audits["erasing"]
+    rows = list(zip(*table.values(), strict=True))
+    at = {(order, way, share): value for order, way, share, value in rows}
+    for order in ("evidence", "initial"):
+        assert at[order, "deletion", 0.0] == at[order, "insertion", 1.0]
+        assert at[order, "deletion", 1.0] == at[order, "insertion", 0.0]
+    assert len(rows) == 4 * len(SHARES)
+
+
+def test_the_gallery_is_the_first_image_of_each_class_with_its_map(
+    audited: tuple[Record, dict[str, float], Path],
+) -> None:
+    gallery = audited[0].audits["gallery"]
+    assert gallery["label"] == tuple(range(8))
+    dataset = load(NAME, 16)
+    for place, text in zip(gallery["place"], gallery["image"], strict=True):
+        np.testing.assert_array_equal(decode(str(text), "u1", 16, 16, 1), dataset.test_images[int(place)])
+    assert decode(str(gallery["evidence"][0]), "<f4", 8, 8).shape == (8, 8)
+
+
+def test_the_kept_net_is_the_one_that_was_scored(audited: tuple[Record, dict[str, float], Path]) -> None:
+    record, _, out = audited
+    folder = folder_of(out / "records" / f"{record.run_id}.json")
+    net = load_net(folder, record.spec)
+    assert net is not None
+    test = split(load(NAME, 16), record.spec.task, 0).test
+    count = functools.partial(jax.jit(functools.partial(count_batch, net.graph)), net.variables, net.moments)
+    assert evaluate(count, test.images, test.labels) == (record.final["test"].loss, record.final["test"].accuracy)
+
+
+def test_a_net_is_kept_whole_and_loaded_as_the_same_run_alone(tmp_path: Path) -> None:
+    dataset = load(NAME, 16)
+    net, other = untrained(spec_of("gap"), dataset), spec_of("flatten")
+    assert load_net(tmp_path / "none", net.spec) is None
+    keep_net(tmp_path / "net", net)
+    loaded = load_net(tmp_path / "net", net.spec)
+    assert loaded is not None
+    kernel = loaded.variables[0]["head"]["dense"]["kernel"][...]
+    np.testing.assert_array_equal(kernel, net.variables[0]["head"]["dense"]["kernel"][...])
+    with pytest.raises(UserError, match=f"holds {net.spec.run_id}; delete it"):
+        load_net(tmp_path / "net", other)
+    shutil.rmtree(next((tmp_path / "net").glob("*/leaves")))
+    with pytest.raises(UserError, match="delete it, and the net is trained again"):
+        load_net(tmp_path / "net", net.spec)
+
+
+def test_answers_depend_on_the_spec_alone() -> None:
+    spec = spec_of("flatten", audit=Audit(maps=True, shifts=(2,)))
+    one, again = (trained(spec)[0] for _ in range(2))
+    assert one.result == again.result
+
+
+def test_circular_padding_and_gap_do_not_see_a_shift_by_their_stride() -> None:
+    dataset = load(NAME, 16)
+    test = split(dataset, spec_of().task, 0).test
+    net = untrained(spec_of("gap", padding="circular"), dataset)
+    table = audit_shifts(net, dataset, test, (1, 2, 4))
+    assert table["consistency"][2:] == [1.0, 1.0]
+    assert table["consistency"][1] < 1
+    flatten = audit_shifts(untrained(spec_of("flatten", padding="circular"), dataset), dataset, test, (2,))
+    assert flatten["consistency"][1] < 1
+
+
+def test_images_whose_object_a_shift_would_cut_are_left_out() -> None:
+    dataset = load(NAME, 16)
+    test = split(dataset, spec_of().task, 0).test
+    table = audit_shifts(untrained(spec_of(), dataset), dataset, test, (3,))
+    assert dataset.test_masks is not None
+    free = (dataset.test_masks[:, -3:] == 0).all(axis=(1, 2)) & (dataset.test_masks[:, :, -3:] == 0).all(axis=(1, 2))
+    assert table["images"] == [len(test.labels), int(free.sum())]
+    assert 0 < free.sum() < len(test.labels)
+
+
+def test_maps_of_images_without_known_places_are_refused_before_anything_is_trained() -> None:
+    spec = spec_of(dataset="digits", audit=Audit(maps=True))
+    with pytest.raises(
+        UserError, match=r"audit.maps: digits does not say where its objects are; make it canvas\('digits'\)"
+    ):
+        check_runnable([spec])
+    dataset = load("digits", 16)
+    with pytest.raises(ValueError, match="digits has no masks"):
+        audit_net(untrained(spec, dataset), dataset, split(dataset, spec.task, 0))
