@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from gapbench.analysis.stats import ALPHA
 
 TESTED = ("C2", "C3", "C5")  # claims whose support needs a p value beside the interval
+TRAINED = ("C2", "C3", "C4", "C5")  # claims about trained nets, and so of a regime
 IN_POINTS = ("C2", "C3", "C4")  # differences of shares; the others are ratios
 
 

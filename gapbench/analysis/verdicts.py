@@ -9,8 +9,9 @@ with each other). Else it is undecided.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gapbench.analysis.claims import CLAIMS, TESTED, Card, overall, points
+from gapbench.analysis.claims import CLAIMS, TRAINED, Card, overall, points
 from gapbench.analysis.evidence import Evidence
+from gapbench.data.canvas import PREFIX
 
 OPPOSITE = {"supported": "refuted", "refuted": "supported"}
 
@@ -28,24 +29,29 @@ def is_headline(evidence: Evidence) -> bool:
     return bool(evidence.experiment.tuned) and not evidence.experiment.factors
 
 
+def on_canvases(evidence: Evidence) -> bool:
+    """Whether its objects may stand anywhere, and not in the middle of the image."""
+    return all(spec.task.dataset.startswith(PREFIX) for spec in evidence.experiment.runs)
+
+
 def deciding_cards(claim: str, found: Sequence[Evidence]) -> list[Card]:
-    """A claim's cells of the headline experiments; of the tuned regime, where the claim is one about training."""
-    key = (claim, "tuned" if claim in TESTED else "any")
-    cards = [card for evidence in filter(is_headline, found) for card in evidence.cards]
+    """A claim's cells of the headline experiments (C4: of any); of the tuned regime, where it is about trained nets."""
+    key = (claim, "tuned" if claim in TRAINED else "any")
+    cards = [card for evidence in found if claim == "C4" or is_headline(evidence) for card in evidence.cards]
     return [card for card in cards if card.px and (card.claim, card.regime) == key]
 
 
 def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
     """The verdict on one claim."""
     cells = [(evidence, card) for evidence in found for card in evidence.cards if card.claim == claim and card.px]
-    if claim == "C4":
-        return judge_sizes([card for _, card in cells])
     deciding = deciding_cards(claim, found)
-    if not deciding and claim in TESTED:
+    if not deciding and claim in TRAINED:
         return Verdict(claim, "undecided", "no tuned regime is published yet")
+    if claim == "C4":
+        return judge_sizes(deciding)
     deciding = deciding or [card for _, card in cells]  # exact counts and timings know no regime
     outcome = overall([card.outcome for card in deciding] or ["undecided"])
-    regime = "tuned cells" if claim in TESTED else "cells"
+    regime = "tuned cells" if claim in TRAINED else "cells"
     counted = f"{count(deciding)} {regime} of {', '.join(dict.fromkeys(card.dataset for card in deciding))}"
     if halves := [card.answers for card in deciding if claim == "C2" and card.outcome == "refuted"]:
         errs, overfits = (sum(answers[half] == "no" for answers in halves) for half in (1, 0))
@@ -64,11 +70,8 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
     return Verdict(claim, outcome, counted)
 
 
-def judge_sizes(cards: Sequence[Card]) -> Verdict:
-    """C4 in the tuned regime: a net that answers at every size may still answer wrongly."""
-    tuned = [card for card in cards if card.regime == "tuned"]
-    if not tuned:
-        return Verdict("C4", "undecided", "no tuned regime is published yet")
+def judge_sizes(tuned: Sequence[Card]) -> Verdict:
+    """C4: a net that answers at every size may still answer wrongly."""
     runs = [card for card in tuned if card.factors.endswith("runs")]
     works = [card for card in tuned if card not in runs]
     worst, best = (points(end(card.estimate for card in works)) for end in (min, max))

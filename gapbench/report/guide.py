@@ -9,7 +9,7 @@ from gapbench.analysis.claims import Card
 from gapbench.analysis.crossover import Crossover
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, compare_pairs
-from gapbench.analysis.verdicts import deciding_cards, is_headline, judge_published
+from gapbench.analysis.verdicts import deciding_cards, is_headline, judge_published, on_canvases
 from gapbench.experiment import Cell
 from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
@@ -40,20 +40,54 @@ def tell_parameters(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
 
 def tell_errors(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     """C2: its second half, the test errors of the same cells."""
-    errors = [
-        row["estimate"]
-        for evidence in found
-        if is_headline(evidence)
-        for row in compare_pairs(evidence.measures, evidence.experiment, "test_error").to_dict("records")
-        if row["regime"] == "tuned"
-    ]
-    return f"at equal steps, each at its own rate, test error with GAP is {compare(errors)}"
+    told = []
+    for place, group in places(found).items():
+        errors = [
+            row["estimate"]
+            for evidence in group
+            for row in compare_pairs(evidence.measures, evidence.experiment, "test_error").to_dict("records")
+            if row["regime"] == "tuned"
+        ]
+        told.append(f"{place}{compare(errors)}")
+    return f"at equal steps, each at its own rate, test error with GAP is {'; '.join(told)}"
 
 
 def tell_steps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     """C5."""
-    ratios = [card.estimate for card in cards if np.isfinite(card.estimate)]
-    return f"each head at its own rate, GAP needs {ends(ratios, number)} times the steps to the same accuracy{CUT}"
+    told = []
+    for place, group in places(found).items():
+        ratios = [card.estimate for card in deciding_cards("C5", group) if np.isfinite(card.estimate)]
+        told += [f"{place}{ends(ratios, number)}"] if ratios else []
+    return f"each head at its own rate, GAP needs {'; '.join(told)} times the steps to the same accuracy{CUT}"
+
+
+def places(found: Sequence[Evidence]) -> dict[str, list[Evidence]]:
+    """The headline experiments by how a sentence speaks of where their objects stand."""
+    groups: dict[str, list[Evidence]] = {}
+    for evidence in filter(is_headline, found):
+        if "C2" in evidence.experiment.family:
+            groups.setdefault("where objects may stand anywhere " if on_canvases(evidence) else "", []).append(evidence)
+    return groups
+
+
+def tell_maps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
+    """C3."""
+    rows = [
+        row
+        for evidence in found
+        if is_headline(evidence) and "C3" in evidence.experiment.family
+        for row in compare_pairs(evidence.measures, evidence.experiment, "evidence_pointing").to_dict("records")
+        if row["regime"] == "tuned"
+    ]
+    shares = [ends([row[f"{arm}_mean"] for row in rows], "{:.0%}".format) for arm in ("gap", "flatten")]
+    return f"its strongest evidence lies in the object's box in {shares[0]} of the images, flatten's in {shares[1]}"
+
+
+def tell_sizes(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
+    """C4: what is kept, and what flatten keeps with its best adapter."""
+    works = [card for card in cards if "works" in card.factors]
+    told = "; ".join(f"{card.factors} {card.show(card.estimate)} {card.interval} ({card.note})" for card in works)
+    return f"accuracy at other sizes minus that at the trained size, in points: {told}"
 
 
 def tell_speed(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
@@ -73,6 +107,24 @@ SAY: dict[str, tuple[Teller, dict[str, str]]] = {  # what was measured, and by o
             "refuted": "**Do not average to generalise better**: ",
             "depends": "**Against overfitting it depends** ({why}): ",
             "undecided": "Whether averaging suppresses overfitting is undecided: ",
+        },
+    ),
+    "C3": (
+        tell_maps,
+        {
+            "supported": "**Average to see what the net looks at**: ",
+            "refuted": "**Maps are no reason to average**: ",
+            "depends": "**Whose map is better depends** ({why}): ",
+            "undecided": "Whether GAP's map is better is undecided: ",
+        },
+    ),
+    "C4": (
+        tell_sizes,
+        {
+            "supported": "**Average for other input sizes**: ",
+            "refuted": "**Do not average for other input sizes**: ",
+            "depends": "**GAP runs at any input size, which does not mean that it works**: ",
+            "undecided": "Whether GAP works at other sizes is undecided: ",
         },
     ),
     "C5": (

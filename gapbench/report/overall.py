@@ -8,7 +8,7 @@ from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cells_by_regime, paired_group
 from gapbench.analysis.stats import Interval
 from gapbench.analysis.strata import stratified_interval
-from gapbench.analysis.verdicts import is_headline
+from gapbench.analysis.verdicts import is_headline, on_canvases
 from gapbench.report.arms import Measure
 from gapbench.report.table import number, signed_points, with_interval
 
@@ -33,14 +33,18 @@ def overall_interval(found: Sequence[Evidence], measure: Measure, regime: str) -
 
 
 def overall(found: Sequence[Evidence]) -> str:
-    """One row a measure, a column a regime."""
+    """One row a measure, a column a regime; apart for canvases, where an object may stand anywhere."""
     lines = ["| gap against flatten, over all data sets and sizes | shared regime | tuned regime |", "|---|---|---|"]
-    for measure in MEASURES:
-        show = number if measure.ratio else signed_points
-        texts = []
-        for regime in ("shared", "tuned"):
-            interval, strata = overall_interval(found, measure, regime)
-            told = with_interval(interval.estimate, interval.low, interval.high, show)
-            texts.append(f"{told}, n={interval.n} in {strata} cells")
-        lines.append(f"| {measure.title} | {' | '.join(texts)} |")
+    anywhere = [evidence for evidence in found if on_canvases(evidence)]
+    images = [evidence for evidence in found if not on_canvases(evidence)]
+    for place, group in (("", images), (" on canvases", anywhere)):
+        for measure in MEASURES if any(map(is_headline, group)) else ():
+            show = number if measure.ratio else signed_points
+            texts = []
+            for regime in ("shared", "tuned"):
+                interval, strata = overall_interval(group, measure, regime)
+                told = with_interval(interval.estimate, interval.low, interval.high, show)
+                texts.append(f"{told}, n={interval.n} in {strata} cells")
+            name, *unit = measure.title.rsplit(", ", 1)
+            lines.append(f"| {', '.join([name + place, *unit])} | {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"
