@@ -5,7 +5,7 @@ Heavy imports stay inside the subcommand that needs them.
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -13,6 +13,9 @@ from tyro.conf import Positional, arg
 from gapbench.cli_read import DATA_COMMANDS, REPRODUCED, at_least, compare, params, power, report
 from gapbench.cli_time import time
 from gapbench.spec import UserError
+
+if TYPE_CHECKING:
+    from gapbench.cells import Own
 
 DESCRIPTION = "Flatten the last feature map, or average it first? Train pairs, time them, and read the verdicts."
 FAILED = ("failed", "out_of_memory")  # statuses that are somebody's to mend; diverged is a result
@@ -151,6 +154,17 @@ def status(experiment: Positional[str], out: Path | None = None) -> int:
     return 1 if broken else 0
 
 
+def own_of(record: Path, experiment: str | None) -> "Own":
+    """Where the heads, backbones and data of a record's run are, which its folder or the user may know."""
+    from gapbench.cells import Own
+    from gapbench.records import load_experiment
+    from gapbench.sweep import find_experiment
+
+    folder = record.parent.parent
+    factories = load_experiment(folder).factories if (folder / "experiment.json").is_file() else ()
+    return Own(find_experiment(experiment)[0] if experiment else None, factories)
+
+
 def verify(record: Positional[Path], experiment: str | None = None) -> int:
     """Train a record's spec again and compare every number. Exit 1 if one differs.
 
@@ -161,13 +175,11 @@ def verify(record: Positional[Path], experiment: str | None = None) -> int:
         experiment: The experiment's file, where it registers heads, backbones or data of its own.
     """
     from gapbench.analysis.compare import comparable
-    from gapbench.cells import Own
-    from gapbench.records import load_experiment, load_record
-    from gapbench.sweep import find_experiment, retrain
+    from gapbench.records import load_record
+    from gapbench.sweep import retrain
 
-    old, folder = load_record(record), record.parent.parent
-    factories = load_experiment(folder).factories if (folder / "experiment.json").is_file() else ()
-    new = retrain(old.spec, Own(find_experiment(experiment)[0] if experiment else None, factories))
+    old = load_record(record)
+    new = retrain(old.spec, own_of(record, experiment))
     if new.status in FAILED and old.status not in FAILED:
         raise UserError(f"{old.run_id} cannot be trained: {new.reason}; --experiment FILE for a head of your own")
     if old.result == new.result:
@@ -209,18 +221,17 @@ def predict(
         out: Folder for the overlays (default: beside each image).
         experiment: The experiment's file, where it registers heads, backbones or data of its own.
     """
-    from gapbench.cells import Own
     from gapbench.data.formats import read_image
     from gapbench.nets import folder_of, load_net
     from gapbench.predict import predict as predict_image
     from gapbench.predict import write_overlay
     from gapbench.records import load_record
-    from gapbench.sweep import find_experiment, train_net
+    from gapbench.sweep import train_net
 
     at_least("top", top, 1)
     if not images:
         raise UserError("predict: name at least one image")
-    trained, own = load_record(record), Own(find_experiment(experiment)[0] if experiment else None)
+    trained, own = load_record(record), own_of(record, experiment)
     if trained.status != "ok":
         raise UserError(f"{record}: the run is {trained.status} ({trained.reason}): there is no net to ask")
     pixels = [read_image(path, trained.image_channels) for path in images]

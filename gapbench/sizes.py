@@ -164,7 +164,8 @@ def audit_sizes(net: Net, splits: Splits, sizes: tuple[int, ...]) -> tuple[dict[
     columns = ("fit", "px", "adapter", "statistics", "split", "loss", "accuracy")
     table: dict[str, list[Any]] = {name: [] for name in columns}
     timing = {}
-    fits = [("resized", px) for px in sizes] + [("padded", px) for px in sizes if px > own_px]
+    tested = sorted({*sizes, own_px})
+    fits = [("resized", px) for px in tested] + [("padded", px) for px in tested if px > own_px]
     for fit, px in fits:
 
         def at_size(part: Split, test: bool, fit: str = fit, px: int = px) -> Images:

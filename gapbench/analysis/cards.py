@@ -151,25 +151,31 @@ def cards_c5(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
 
 
 def cards_c3(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
-    """Hits of the exact evidence maps, against each other and against what needs no training."""
+    """Hits of the exact evidence maps, against each other and, run by run, against the best of the baselines."""
+    if "evidence_pointing" not in measures:
+        return []
     cards = []
-    names = ("evidence_pointing", "both_pointing", "evidence_box")
-    tables = [compare_pairs(measures, experiment, name).to_dict("records") for name in names if name in measures]
-    for hits, both, boxes in zip(*tables, strict=True):
-        rows = cell_rows(measures, Cell(*(hits[name] for name in CELL)), experiment.pair[1])
+    reference, arm = experiment.pair
+    margin = CLAIMS["C3"].margin
+    others = {
+        title: compare_pairs(measures, experiment, name).to_dict("records")
+        for name, title in (("both_pointing", "where both are right"), ("evidence_box", "MaxBoxAcc V2"))
+        if name in measures
+    }
+    for i, hits in enumerate(compare_pairs(measures, experiment, "evidence_pointing").to_dict("records")):
+        rows = cell_rows(measures, Cell(*(hits[name] for name in CELL)), arm)
         above = rows["pointing_over_baseline"].dropna().to_numpy(dtype=float)
         over = {**mean_interval(above)._asdict(), "pairs_left_out": hits["n"] + hits["pairs_left_out"] - len(above)}
-        margin = CLAIMS["C3"].margin
         halves = (Half(hits, margin, above=True), Half(over, margin, above=True))
         fields = comparison_fields(hits)
         fields["answers"] = tuple(half.answer for half in halves)
         fields["pairs_to_decide"] = needed(halves)
-        baseline = rows["baseline_pointing"].mean()
-        shares = [f"{arm} {hits[f'{arm}_mean']:.0%}" for arm in experiment.pair] + [f"best baseline {baseline:.0%}"]
-        note = f"{fields.pop('note', '')}{', '.join(shares)}; better than {experiment.pair[0]}: {fields['answers'][0]},"
-        note += f" than the baseline: {fields['answers'][1]}; where both are right {in_points(both)};"
-        note += f" MaxBoxAcc V2 {in_points(boxes)}"
-        cards.append(card_of(hits, "C3", note=note, **fields))
+        notes = [f"better than {reference}: {fields['answers'][0]}", f"than the best baseline: {fields['answers'][1]}"]
+        if hits["n"]:
+            shares = [f"{one} {hits[f'{one}_mean']:.0%}" for one in experiment.pair]
+            notes = [*shares, f"best baseline {rows['baseline_pointing'].mean():.0%}", *notes]
+            notes += [f"{title} {in_points(found[i])}" for title, found in others.items() if found[i]["n"]]
+        cards.append(card_of(hits, "C3", note=f"{fields.pop('note', '')}{'; '.join(notes)}", **fields))
     return cards
 
 

@@ -77,6 +77,9 @@ def compare_cells(published: Evidence, reproduced: Evidence) -> tuple[int, list[
     experiment = published.experiment
     measures = [f"overfit_at_{level:g}" for level in experiment.train_losses]
     measures += ["test_error", "overfit_final", "overfit_best_val", "overfit_area"]
+    audited = ("evidence_", "both_", "kept_", "consistency_")
+    names = [str(name) for name in published.measures if name in reproduced.measures]
+    measures += [name for name in names if name.startswith(audited) and not name.endswith("_val")]
     ratios = [f"steps_to_{target:g}" for target in experiment.targets]
     compared, outside = 0, []
     for measure in measures + ratios:

@@ -71,7 +71,9 @@ def _bootstrap(
 
 
 def mean_interval(values: Values) -> Interval:
-    """Mean over seeds."""
+    """Mean over seeds; nan where there is none."""
+    if not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"), 0, "none")
     return _bootstrap((values,), lambda x, axis: np.mean(x, axis=axis), float(np.mean(values)))
 
 

@@ -107,9 +107,9 @@ def draw_maps(evidence: Evidence) -> Figure:
                 values = [cell_rows(measures, cell, arm)[f"evidence_{metric}"].dropna() for cell in found]
                 intervals = [stats.mean_interval(own.to_numpy(dtype=float)) for own in values]
                 draw_points(ax, sizes, intervals, fmt=MARKERS[i] + DASHES[i], color=colour, label=f"{arm}, evidence")
-            for name, dash in zip(BASELINES, (":", "-.", (0, (1, 3))), strict=True):
+            for name, dash in zip(BASELINES, (":", "-.", "x-"), strict=True):
                 means = [cell_rows(measures, cell, experiment.pair[1])[f"{name}_{metric}"].mean() for cell in found]
-                ax.plot(sizes, means, linestyle=dash, color="#777777", label=NAMES[name])
+                ax.plot(sizes, means, dash, color="#777777", linewidth=1, label=NAMES[name])
             ax.set_xticks(sizes)
             ax.set_ylim(0, 1)
             in_percent(ax.yaxis)

@@ -12,7 +12,7 @@ from gapbench.analysis import stats
 from gapbench.analysis.audits import Way, ways
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, cell_rows, cells, cells_by_regime
-from gapbench.counts import count_backbone, count_head
+from gapbench.counts import count_net
 from gapbench.report.drawing import COLOURS, in_percent, panel_grid
 from gapbench.report.setting import WHERE, setting
 from gapbench.report.table import Columns, Row, Table, number, percent, signed_points, with_interval
@@ -100,6 +100,7 @@ def costs_table(evidence: Evidence) -> Table:
     rows = cells_by_regime(evidence.measures, experiment)
     cell = (rows.get("tuned") or next(iter(rows.values())))[0]
     spec, record = experiment.cells[cell][0], next(r for r in evidence.records if r.parameters)
+    parameters = {r.spec.arm: r.parameters["head"] for r in evidence.records if r.parameters}
     found = list[dict[str, Any]]()
     for px, arm in itertools.product(sizes_of(evidence), experiment.pair):
         runs = cell_rows(evidence.measures, cell, arm).merge(evidence.timing, on="run_id")
@@ -110,11 +111,9 @@ def costs_table(evidence: Evidence) -> Table:
                 continue
             made = spec.task.px if adapter == "resize" else px  # what the backbone sees
             net = spec.model_copy(update={"task": spec.task.model_copy(update={"px": made}), "head": arm})
-            built, side = (net.backbone.feature_px(one) for one in (spec.task.px, made))
-            head = count_head(arm, net.backbone.channels, built if adapter == "pool" else side, record.classes)
-            row = {"px": px, "arm": arm, "adapter": adapter}
-            row["parameters"] = count_head(arm, net.backbone.channels, built, record.classes).parameters
-            row["flops"] = head.flops + count_backbone(net, record.image_channels).flops
+            counts = count_net(net, record.image_channels, record.classes)  # of pool's few sums, too, those of flatten
+            row = {"px": px, "arm": arm, "adapter": adapter, "parameters": parameters[arm]}
+            row["flops"] = counts.flops if counts else np.nan
             scored, speed = stats.mean_interval(accuracy), stats.median_interval(1 / timed.to_numpy(dtype=float))
             row |= {f"accuracy_{name}": value for name, value in scored._asdict().items()}
             found.append(row | {f"speed_{name}": value for name, value in speed._asdict().items()})
