@@ -57,8 +57,10 @@ def tell_steps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     told = []
     for place, group in places(found).items():
         ratios = [card.estimate for card in deciding_cards("C5", group) if np.isfinite(card.estimate)]
-        told += [f"{place}{ends(ratios, number)}"] if ratios else []
-    return f"each head at its own rate, GAP needs {'; '.join(told)} times the steps to the same accuracy{CUT}"
+        told += [f"{place}{ends(ratios, number)} times"] if ratios else []
+    return (
+        f"each head at its own rate, the steps that GAP needs to the same accuracy are {'; '.join(told)} flatten's{CUT}"
+    )
 
 
 def places(found: Sequence[Evidence]) -> dict[str, list[Evidence]]:
@@ -71,16 +73,11 @@ def places(found: Sequence[Evidence]) -> dict[str, list[Evidence]]:
 
 
 def tell_maps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
-    """C3."""
-    rows = [
-        row
-        for evidence in found
-        if is_headline(evidence) and "C3" in evidence.experiment.family
-        for row in compare_pairs(evidence.measures, evidence.experiment, "evidence_pointing").to_dict("records")
-        if row["regime"] == "tuned"
-    ]
-    shares = [ends([row[f"{arm}_mean"] for row in rows], "{:.0%}".format) for arm in ("gap", "flatten")]
-    return f"its strongest evidence lies in the object's box in {shares[0]} of the images, flatten's in {shares[1]}"
+    """C3: hits by size, of both heads and of the best baseline."""
+    told = [f"{card.px} px: {', '.join(card.note.split('; ')[:3])}" for card in cards if card.n]
+    return (
+        f"the strongest evidence lies in the object's box in so many images, by size of the canvas: {'; '.join(told)}"
+    )
 
 
 def tell_sizes(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
