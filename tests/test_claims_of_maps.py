@@ -188,3 +188,29 @@ def test_both_experiments_have_their_tables_and_figures() -> None:
     shown = [row for row in tables["sizes"].shown if row[:3] == ["tuned", "8 px", "gap"]]
     assert [row[3:6] for row in shown] == [["resized", "none", "own"], ["padded", "none", "own"]]
     assert "sizes" in make_figures(found)
+
+
+def test_the_position_table_has_what_speaks_of_each_task_and_its_figure_is_drawn() -> None:
+    names = [canvas("digits", scale=(0.4, 0.6), label=label) for label in ("where", "what", "swapped")]
+    runs = grid(
+        task=[Task(dataset=name, px=8, train_images=100) for name in names],
+        backbone=[Backbone(width=4, stages=1, padding=padding) for padding in ("zero", "circular")],
+        head=("flatten", "gap"),
+        recipe=Recipe(peak_lr=1e-2, batch=16, steps=100, eval_every=10),
+        seed=range(4),
+        audit=Audit(shifts=(1, 2)),
+    )
+    made = experiment(runs=runs, family=())
+    moved = {"shift": (0, 1, 2), "images": (9, 8, 7), "consistency": (1.0, 0.75, 0.5), "accuracy": (0.7, 0.7, 0.6)}
+    found = evidence(made, records_of(made, lambda spec: {"shifts": moved}))
+    table = {table.name: table for table in make_tables(found)}["position"]
+    measures = {task: {row[3] for row in table.shown if row[0] == task} for task in ("where", "what", "swapped")}
+    moves = {"same class after 1 px", "same class after 2 px"}
+    assert measures == {
+        "where": {"test accuracy"},
+        "what": {"test accuracy", *moves},
+        "swapped": {"test accuracy", "validation - test accuracy", *moves},
+    }
+    lost = next(row for row in table.shown if row[3] == "validation - test accuracy")
+    assert lost[4:6] == ["25.00 %", "25.00 %"]  # 0.95 - 0.7
+    assert "position" in make_figures(found)

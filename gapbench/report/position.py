@@ -39,6 +39,13 @@ def measures_of(evidence: Evidence) -> pd.DataFrame:
     )
 
 
+def speaks(measure: str, task: str) -> bool:
+    """Whether a measure says something of a task: where an object is must change when it moves."""
+    if measure.startswith("consistency"):
+        return task != "where"
+    return measure != "val_minus_test" or task == "swapped"
+
+
 def position_table(evidence: Evidence) -> Table:
     """Accuracy, what is lost when sides are swapped, and consistency under shifts, compared over pairs."""
     experiment, measures = evidence.experiment, measures_of(evidence)
@@ -47,6 +54,7 @@ def position_table(evidence: Evidence) -> Table:
     titles |= {f"consistency_{shift}": f"same class after {shift} px" for shift in shifts_of(evidence)}
     rows = [compare_pairs(measures, experiment, measure) for measure in titles]
     raw = by_cell(pd.concat(rows, ignore_index=True), experiment)
+    raw = raw[[speaks(row["measure"], task_of(row["dataset"])) for row in raw.to_dict("records")]]
     columns: Columns = {
         "task": lambda r: task_of(r["dataset"]),
         **WHERE,
@@ -88,7 +96,7 @@ def draw_position(evidence: Evidence) -> Figure:
         ax.set_xlabel("padding")
         in_percent(ax.yaxis)
     axes[0].axhline(CHANCE, color="#777777", linestyle=":")
-    axes[0].annotate("chance", (2.4, CHANCE), ha="right", va="bottom", fontsize=9, color="#777777")
+    axes[0].annotate("chance", (0.5, CHANCE), ha="center", va="bottom", fontsize=9, color="#777777")
     axes[0].set_ylim(0, 1)
     axes[1].axhline(0, color="#777777", linewidth=1)
     shifts, last = shifts_of(evidence), axes[2]
@@ -101,6 +109,7 @@ def draw_position(evidence: Evidence) -> Figure:
     last.set_xlabel("moved by, px")
     last.set_xticks(shifts)
     in_percent(last.yaxis)
-    last.legend(fontsize=8, title="padding", title_fontsize=8)
+    last.set_ylim(last.get_ylim()[0] - 0.15)  # room for the legend
+    last.legend(fontsize=8, title="padding", title_fontsize=8, loc="lower center", ncols=3, columnspacing=0.8)
     legend_above(figure, axes[0], 2)
     return figure
