@@ -82,7 +82,7 @@ def cards_c1(experiment: Experiment, records: list[Record]) -> list[Card]:
         flatten, gap = (heads[key] for key in keys)
         shared = nets[keys[0]].parameters["backbone"]
         ratio = (shared + gap) / (shared + flatten)
-        same_size = len({heads[key] for key in nets if key[2] == experiment.pair[1]}) == 1
+        same_size = len({heads[key] for key in nets if key[::2] == (dataset, experiment.pair[1])}) == 1
         cards.append(
             make_card(
                 "C1",

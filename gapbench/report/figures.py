@@ -4,7 +4,7 @@ A figure that says nothing about an experiment is not drawn: `DRAW` has the cond
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -269,7 +269,7 @@ DRAW: dict[str, tuple[Callable[[Evidence], Figure], Callable[[Evidence], bool]]]
 class Picture:
     """A PNG that a notebook shows by itself, whatever its matplotlib backend."""
 
-    png: bytes
+    png: bytes = field(repr=False)  # a notebook keeps the text, too
 
     def _repr_png_(self) -> bytes:
         return self.png

@@ -65,7 +65,7 @@ def conditions(found: list[Evidence]) -> str:
     for evidence in found:
         specs = evidence.experiment.runs
         images = span([spec.task.train_images for spec in specs])
-        datasets = ", ".join(dict.fromkeys(spec.task.dataset for spec in specs))
+        datasets = ", ".join(dict.fromkeys(spec.task.dataset.partition(",")[0] for spec in specs))  # canvas:SOURCE
         steps = f"{span([spec.recipe.steps for spec in specs])} of {span([spec.recipe.batch for spec in specs])}"
         minutes = evidence.timing[["compile_s", "train_s", "eval_s"]].sum().sum() / 60
         page = f"results/published/{evidence.name}/index.html"
