@@ -187,7 +187,7 @@ def test_both_experiments_have_their_tables_and_figures() -> None:
     tables = {table.name: table for table in make_tables(found)}
     shown = [row for row in tables["sizes"].shown if row[:3] == ["tuned", "8 px", "gap"]]
     assert [row[3:6] for row in shown] == [["resized", "none", "own"], ["padded", "none", "own"]]
-    assert "sizes" in make_figures(found)
+    assert {"sizes", "size_losses"} <= set(make_figures(found))
 
 
 def test_the_position_table_has_what_speaks_of_each_task_and_its_figure_is_drawn() -> None:

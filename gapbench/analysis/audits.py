@@ -21,8 +21,8 @@ def audit_measures(record: Record) -> dict[str, float]:
     """Every measure of a record's audits.
 
     {map}_{metric} (the mean over images), baseline_pointing (of the best baseline), pointing_over_baseline,
-    {deletion,insertion}_{order} (the mean probability over the erased share), consistency_{shift}, accuracy_{fit}_{px}_
-    {adapter}_{statistics}, and kept_* (`kept_measures`).
+    {deletion,insertion}_{order} (the mean probability over the erased share), consistency_{shift}, {accuracy,loss}_
+    {fit}_{px}_{adapter}_{statistics}, and kept_* (`kept_measures`).
     """
     found: dict[str, float] = {}
     for row in audit_frame(record, "maps").to_dict("records"):
@@ -38,7 +38,7 @@ def audit_measures(record: Record) -> dict[str, float]:
     if not sizes.empty:
         for row in sizes[sizes["split"] == "test"].to_dict("records"):
             name = "_".join(str(row[part]) for part in ("fit", "px", "adapter", "statistics"))
-            found[f"accuracy_{name}"] = float(row["accuracy"])
+            found[f"accuracy_{name}"], found[f"loss_{name}"] = float(row["accuracy"]), float(row["loss"])
         found |= kept_measures(sizes, record.spec.task.px)
     return found
 

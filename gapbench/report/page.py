@@ -17,6 +17,7 @@ CAPTIONS = {
     " the largest canvas, whatever the nets say of it: its object's box, and the evidence for its class, dark to"
     " bright from the lowest to the highest of each map; below, ✓ or ✗ and the class that the net gives.",
     "sizes": "Does a net work at sizes that it was not trained at? Bands are 95 % intervals over seeds.",
+    "size_losses": "And how sure is it of what it gets wrong? The loss at the same sizes.",
     "position": "Is GAP blind to position? Means with 95 % intervals over seeds.",
     "erasing": "A second opinion without boxes: how fast does the class go when its evidence is erased, and come when"
     " it is shown?",

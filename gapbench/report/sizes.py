@@ -33,21 +33,16 @@ def sizes_of(evidence: Evidence) -> list[int]:
     return sorted({px for spec in evidence.experiment.runs for px in spec.audit.sizes})
 
 
-def own_accuracy(evidence: Evidence) -> str:
-    """The measure at the size that the nets were trained at."""
-    return f"accuracy_resized_{evidence.experiment.runs[0].task.px}_none_own"
-
-
-def at_size(runs: pd.DataFrame, way: Way, px: int, own: str) -> np.ndarray:
-    """Accuracies of an arm's runs at a size; at their own every way is one."""
-    name = f"accuracy_{way.fit}_{px}_{way.adapter}_{way.statistics}"
-    column = own if px == int(own.split("_")[2]) else name
+def at_size(runs: pd.DataFrame, way: Way, px: int, own_px: int, quantity: str = "accuracy") -> np.ndarray:
+    """Accuracies (or losses) of an arm's runs at a size; at their own every way is one."""
+    here = Way("resized", "none", "own") if px == own_px else way
+    column = f"{quantity}_{here.fit}_{px}_{here.adapter}_{here.statistics}"
     return runs[column].dropna().to_numpy(dtype=float) if column in runs else np.array([])
 
 
 def sizes_table(evidence: Evidence) -> Table:
     """Accuracy by size, a row a cell, head and way to meet the sizes."""
-    sizes, own, rows = sizes_of(evidence), own_accuracy(evidence), list[dict[str, Any]]()
+    sizes, rows = sizes_of(evidence), list[dict[str, Any]]()
     for cell in cells(evidence.measures, evidence.experiment):
         for arm in evidence.experiment.pair:
             runs = cell_rows(evidence.measures, cell, arm)
@@ -55,7 +50,7 @@ def sizes_table(evidence: Evidence) -> Table:
                 kept = stats.mean_interval(runs[way.measure].dropna().to_numpy(dtype=float))
                 row = {**dict(zip(CELL, cell, strict=True)), "arm": arm, **way._asdict(), **kept._asdict()}
                 for px in sizes:
-                    values = at_size(runs, way, px, own)
+                    values = at_size(runs, way, px, cell.px)
                     interval = stats.mean_interval(values)._asdict() if len(values) else {}
                     row |= {f"{px}_{part}": interval.get(part, np.nan) for part in PARTS}
                 rows.append(row)
@@ -96,7 +91,7 @@ def percent_of(value: Any) -> str:
 
 def costs_table(evidence: Evidence) -> Table:
     """Parameters, accuracy, arithmetic and throughput by the size of resized test images, in the first tuned cell."""
-    experiment, own = evidence.experiment, own_accuracy(evidence)
+    experiment = evidence.experiment
     rows = cells_by_regime(evidence.measures, experiment)
     cell = (rows.get("tuned") or next(iter(rows.values())))[0]
     spec, record = experiment.cells[cell][0], next(r for r in evidence.records if r.parameters)
@@ -106,7 +101,7 @@ def costs_table(evidence: Evidence) -> Table:
         runs = cell_rows(evidence.measures, cell, arm).merge(evidence.timing, on="run_id")
         for adapter in MARKED:
             timed = runs.get(f"image_s_{px}_{adapter}", pd.Series(dtype=float)).dropna()
-            accuracy = at_size(runs, Way("resized", adapter, "own"), px, own)
+            accuracy = at_size(runs, Way("resized", adapter, "own"), px, cell.px)
             if timed.empty or not len(accuracy):
                 continue
             made = spec.task.px if adapter == "resize" else px  # what the backbone sees
@@ -135,9 +130,14 @@ def costs_table(evidence: Evidence) -> Table:
     return Table("size_costs", caption, pd.DataFrame(found), columns)
 
 
-def draw_sizes(evidence: Evidence) -> Figure:
+def draw_losses(evidence: Evidence) -> Figure:
+    """As `draw_sizes`, the cross entropy."""
+    return draw_sizes(evidence, "loss")
+
+
+def draw_sizes(evidence: Evidence, quantity: str = "accuracy") -> Figure:
     """Accuracy against the size of the test image: a row what else varies, a column how the image meets the size."""
-    experiment, own = evidence.experiment, own_accuracy(evidence)
+    experiment = evidence.experiment
     rows = cells_by_regime(evidence.measures, experiment)
     found = rows.get("tuned") or next(iter(rows.values()))
     fits = ("resized", "padded")
@@ -149,7 +149,7 @@ def draw_sizes(evidence: Evidence) -> Figure:
                 for way in ways(runs):
                     if way.fit != fit or (way.statistics == "new" and way.adapter not in ("none", "pool")):
                         continue
-                    values = {px: at_size(runs, way, px, own) for px in sizes_of(evidence)}
+                    values = {px: at_size(runs, way, px, cell.px, quantity) for px in sizes_of(evidence)}
                     means = {px: stats.mean_interval(one) for px, one in values.items() if len(one)}
                     dash, marker = MARKED[way.adapter]
                     new = way.statistics == "new"
@@ -162,8 +162,11 @@ def draw_sizes(evidence: Evidence) -> Figure:
                     ax.fill_between(px, *ends, color=colour, alpha=0.15, linewidth=0)
             ax.axvline(cell.px, color="#999999", linewidth=1)
             ax.set_title(f"{fit}, {cell.regime}{', ' if cell.factors else ''}{cell.factors}", fontsize=10)
-            in_percent(ax.yaxis)
-        line[0].set_ylabel("test accuracy")
+            if quantity == "accuracy":
+                in_percent(ax.yaxis)
+            else:
+                ax.set_yscale("log")
+        line[0].set_ylabel("test accuracy" if quantity == "accuracy" else "test loss, nats")
     for ax in axes[-1]:
         ax.set_xlabel("test image, px (line: trained at)")
     handles = {label: handle for ax in axes[-1] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
