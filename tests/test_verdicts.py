@@ -111,7 +111,7 @@ def test_the_readme_leads_with_one_line_a_claim_and_a_guide_linked_to_the_claims
     assert [line[-4:] for line in lines] == ["(C1)", "(C2)", "(C5)"]
     assert "head 50 instead of 650" in lines[0] or "head 50 instead of" in lines[0]
     assert "**Do not average to generalise better**" in lines[1]
-    assert "GAP needs 3.00 times the steps" in lines[2]
+    assert "the steps that GAP needs to the same accuracy are 3.00 times flatten's" in lines[2]
     assert cells(found).splitlines()[0] == "| claim | headline, shared | headline, tuned |"
 
 
