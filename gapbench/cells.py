@@ -79,11 +79,11 @@ def keep_again(spec: RunSpec, own: Own, folder: Path) -> str:
     try:
         dataset = load(spec.task.dataset, spec.task.px)
         trained = train_run(spec, dataset)
+        splits = split(dataset, spec.task, spec.seed)
+        if not trained.reason:
+            keep_net(folder, net_of(spec, trained.state, (splits.mean, splits.std), dataset.class_names))
     except Exception as error:
         return explain(error)
-    splits = split(dataset, spec.task, spec.seed)
-    if not trained.reason:
-        keep_net(folder, net_of(spec, trained.state, (splits.mean, splits.std), dataset.class_names))
     return trained.reason
 
 

@@ -160,7 +160,7 @@ def own_of(record: Path, experiment: str | None) -> "Own":
     from gapbench.records import load_experiment
     from gapbench.sweep import find_experiment
 
-    folder = record.parent.parent
+    folder = record.resolve().parent.parent
     factories = load_experiment(folder).factories if (folder / "experiment.json").is_file() else ()
     return Own(find_experiment(experiment)[0] if experiment else None, factories)
 
@@ -234,6 +234,9 @@ def predict(
     trained, own = load_record(record), own_of(record, experiment)
     if trained.status != "ok":
         raise UserError(f"{record}: the run is {trained.status} ({trained.reason}): there is no net to ask")
+    places = [(out or path.parent) / f"{path.stem}-evidence.png" for path in images]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise UserError(f"predict: two images would be written to {twice[0]}; rename one, or ask one at a time")
     pixels = [read_image(path, trained.image_channels) for path in images]
     own.register()
     folder = folder_of(record)
@@ -243,9 +246,8 @@ def predict(
         train_net(trained, own, folder)
         net = load_net(folder, trained.spec)
         assert net is not None
-    for path, image in zip(images, pixels, strict=True):
+    for path, image, place in zip(images, pixels, places, strict=True):
         said = predict_image(net, image, adapter)
-        place = (out or path.parent) / f"{path.stem}-evidence.png"
         write_overlay(place, image, said.evidence)
         likeliest = list(said.probabilities.items())[:top]
         print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in likeliest)} -> {place}")

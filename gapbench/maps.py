@@ -42,7 +42,7 @@ class Explained(NamedTuple):
 
 def parts_of(head: nnx.Module) -> tuple[Callable[[Maps], Maps], Read]:
     """The head as maps and what reads them: its own 1×1 maps where it makes some, else the backbone's."""
-    if hasattr(head, "maps"):
+    if hasattr(head, "maps") and hasattr(head, "read"):
         return head.maps, lambda maps: head.read(maps, keep_all)  # type: ignore[attr-defined]
     return lambda maps: maps, lambda maps: head(maps, keep_all)  # type: ignore[operator]
 

@@ -51,7 +51,7 @@ def graph_of(shape: RunSpec, image_channels: int, classes: int) -> nnx.GraphDef:
 
 def folder_of(record: Path) -> Path:
     """Where the net of a record's file is kept."""
-    return record.parent.parent / "checkpoints" / record.stem
+    return record.resolve().parent.parent / "checkpoints" / record.stem
 
 
 def keep_net(folder: Path, net: Net) -> None:

@@ -214,3 +214,15 @@ def test_the_position_table_has_what_speaks_of_each_task_and_its_figure_is_drawn
     lost = next(row for row in table.shown if row[3] == "validation - test accuracy")
     assert lost[4:6] == ["25.00 %", "25.00 %"]  # 0.95 - 0.7
     assert "position" in make_figures(found)
+
+
+def test_a_partly_trained_sweep_has_its_tables_and_no_verdict_that_it_does_not_bear() -> None:
+    made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
+    records = records_of(made, lambda spec: maps_audit(spec, {"flatten": 0.5, "gap": 0.75}))
+    alone = evidence(made, [one for one in records if one.spec.head == "gap"])
+    assert "no whole pair yet of the images" in {table.name: table for table in make_tables(alone)}["maps"].caption
+    assert make_figures(alone)
+    made, records = c4({"flatten": -0.01, "gap": -0.3})
+    half = evidence(made, [one for one in records if one.spec.head == "flatten"])
+    assert {card.outcome for card in half.cards if card.claim == "C4"} == {"undecided"}
+    assert {verdict.claim: verdict.outcome for verdict in judge_published([half])}["C4"] == "undecided"

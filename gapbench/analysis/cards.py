@@ -187,7 +187,10 @@ def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         runs, others = (cell_rows(measures, cell, one) for one in (arm, reference))
         declared = sum(spec.arm == arm for spec in specs)
         taken = [way for way in ways(runs) if (way.adapter, way.statistics) == ("none", "own")]
-        fields: dict[str, Any] = {"answers": ("yes" if taken else "no",), "n": len(runs), "n_declared": declared}
+        asked = {way.fit for way in ways(runs)}
+        runs_everywhere = "yes" if asked == {way.fit for way in taken} else "no"
+        answers = (runs_everywhere if asked else "unknown",)
+        fields: dict[str, Any] = {"answers": answers, "n": len(runs), "n_declared": declared}
         fields["note"] = f"at {len(specs[0].audit.sizes)} sizes; {reference} needs an adapter for a map of another side"
         cards.append(make_card("C4", **part_of_cell(cell, "runs"), **fields))
         for way in taken:
@@ -274,7 +277,8 @@ def combine(experiment: Experiment, claim: str, regime: str, cards: list[Card]) 
     if regime != "any":
         declared = [cell.label for cell in experiment.cells if cell.regime == regime]
     tried = tuple(card.where for card in own)
-    untried = [label for label in declared if not any(where.startswith(label) for where in tried)]  # C4 adds to it
+    # C4 adds its part to the cell
+    untried = [one for one in declared if not any(where == one or where.startswith(f"{one}, ") for where in tried)]
     if untried and claim != "C6":  # which may be timed at sizes of its own
         outcome, note = "undecided", f"{note}; not run: {', '.join(untried)}"
     return make_card(claim, datasets, None, regime, outcome=outcome, note=note, **fields)

@@ -74,8 +74,10 @@ def judge_sizes(tuned: Sequence[Card]) -> Verdict:
     """C4: a net that answers at every size may still answer wrongly."""
     runs = [card for card in tuned if card.factors.endswith("runs")]
     works = [card for card in tuned if card not in runs]
-    worst, best = (points(end(card.estimate for card in works)) for end in (min, max))
-    why = f"it runs: {count(runs)} tuned cells; it works: {count(works)}, {worst} to {best} points at other sizes"
+    why = f"it runs: {count(runs)} tuned cells"
+    if works:
+        worst, best = (points(end(card.estimate for card in works)) for end in (min, max))
+        why += f"; it works: {count(works)}, {worst} to {best} points at other sizes"
     outcome = overall([card.outcome for card in tuned])
     return Verdict("C4", outcome, f"on what is meant: {why}" if outcome == "depends" else why)
 

@@ -51,7 +51,8 @@ def maps_table(evidence: Evidence) -> Table:
     """Every score of both heads' maps, compared over pairs, the baselines beside it."""
     experiment, measures = evidence.experiment, evidence.measures
     flatten, gap = experiment.pair
-    raw = pd.concat([compare_pairs(measures, experiment, measure) for measure in MEASURES], ignore_index=True)
+    known = [measure for measure in MEASURES if measure in measures]  # without a whole pair none where both are right
+    raw = pd.concat([compare_pairs(measures, experiment, measure) for measure in known], ignore_index=True)
     for name in BASELINES:
         raw[name] = [baseline(measures, row, name, gap) for row in raw.to_dict("records")]
 
@@ -73,7 +74,7 @@ def maps_table(evidence: Evidence) -> Table:
     both = ", ".join(
         f"{cell.label} {cell.regime} {cell_rows(measures, cell, gap)['both_share'].mean():.0%}"
         for cell in experiment.cells
-        if not cell_rows(measures, cell, gap).empty
+        if "both_share" in measures and not cell_rows(measures, cell, gap).empty
     )
     caption = (
         "Where the evidence for an image's own class lies (GT-known), against the object's box and pixels: share of 400"
@@ -81,7 +82,8 @@ def maps_table(evidence: Evidence) -> Table:
         " bias to the logit exactly. A threshold of boxes is the best of 19 on 200 validation images, for each IoU."
         " V1: the largest component, IoU 0.5; V2: any component, mean over IoU 0.3, 0.5 and 0.7. Deletion (lower is"
         " better) and insertion (higher is better): mean probability of the class while pixels are erased, or shown,"
-        f" those of most evidence first. Both heads right: {both} of the images. {setting(evidence)}"
+        f" those of most evidence first. Both heads right: {both or 'no whole pair yet'} of the images."
+        f" {setting(evidence)}"
     )
     return Table("maps", caption, by_cell(raw, experiment), columns)
 
@@ -132,6 +134,9 @@ def draw_erasing(evidence: Evidence) -> Figure:
     for column, cell in enumerate(found):
         for i, (arm, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
             runs = [by_id[run_id] for run_id in cell_rows(evidence.measures, cell, arm)["run_id"]]
+            runs = [run for run in runs if "erasing" in run.audits]
+            if not runs:
+                continue
             curves = pd.concat([audit_frame(r, "erasing").assign(run=r.run_id) for r in runs])
             for way, ax in zip(("deletion", "insertion"), (axes[0][column], axes[1][column]), strict=True):
                 for order, width in (("evidence", 2.0), ("initial", 0.8)):

@@ -26,8 +26,8 @@ def shifts_of(evidence: Evidence) -> list[int]:
 
 
 def has_shifts(evidence: Evidence) -> bool:
-    """Whether some net was asked about moved images."""
-    return bool(shifts_of(evidence))
+    """Whether nets with several paddings were asked about moved images."""
+    return bool(shifts_of(evidence)) and "padding" in evidence.experiment.factors
 
 
 def measures_of(evidence: Evidence) -> pd.DataFrame:
