@@ -1,11 +1,11 @@
 """The tables of the claims, and which tables an experiment has: each a function of the evidence, its caption whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import pandas as pd
 
-from gapbench.analysis.claims import CLAIMS
+from gapbench.analysis.claims import CLAIMS, IN_POINTS, TESTED
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, PROBABILITY, cell_rows, compare_pairs
 from gapbench.analysis.readings import describe_readings, label_readings, readings_frame
@@ -195,15 +195,20 @@ def claims_table(evidence: Evidence) -> Table:
         "p (Holm)": lambda r: p_value(r["p_adjusted"]),
         "note": lambda r: r["note"],
     }
-    tested = ", ".join(evidence.experiment.family)
+    tested = ", ".join(claim for claim in evidence.experiment.family if claim in TESTED)
     family = f" over the family of {tested} in every cell" if tested else ""
     caption = (
-        "Verdicts computed from the records: supported where the 95 % interval lies wholly beyond the margin, and C2"
-        f" and C5 have a Holm-adjusted exact p below 0.05{family}; refuted where it lies wholly short of the margin;"
-        " else undecided. C2 in percentage points, the others as ratios; the intervals of C6 are of processes and"
-        f" blocks. {setting(evidence)}"
+        "Verdicts computed from the records: supported where the 95 % interval lies wholly beyond the margin, and"
+        f" {name_claims(TESTED)} have a Holm-adjusted exact p below 0.05{family}; refuted where it lies wholly short of"
+        f" the margin; else undecided. {name_claims(IN_POINTS)} in percentage points, the others as ratios; the"
+        f" intervals of C6 are of processes and blocks. {setting(evidence)}"
     )
     return Table("claims", caption, raw, columns)
+
+
+def name_claims(claims: Sequence[str]) -> str:
+    """`C2, C3 and C5`."""
+    return f"{', '.join(claims[:-1])} and {claims[-1]}"
 
 
 def always(evidence: Evidence) -> bool:
