@@ -38,11 +38,12 @@ ESTIMATED = 500  # training images for batch statistics
 
 def adapters(net: Net, px: int) -> list[Adapter]:
     """Those by which a net takes images of px×px, and `none` where it needs none."""
-    return [adapter for adapter in get_args(Adapter) if not why_not(net.spec, net, px, adapter)]
+    return [adapter for adapter in get_args(Adapter) if not why_not(net, px, adapter)]
 
 
-def why_not(spec: RunSpec, net: Net, px: int, adapter: Adapter) -> str:
+def why_not(net: Net, px: int, adapter: Adapter) -> str:
     """Why a net cannot take images of this size with this adapter; empty where it can."""
+    spec = net.spec
     side, own = spec.backbone.feature_px(px), spec.backbone.feature_px(spec.task.px)
     if adapter == "resize":
         return ""
@@ -72,7 +73,7 @@ def adapts(head: nnx.Module, spec: RunSpec, side: int) -> bool:
 
 def check_size(net: Net, px: int, adapter: Adapter) -> None:
     """Raise UserError where a net cannot take such images: it names the head, the size it was built for, the mend."""
-    if reason := why_not(net.spec, net, px, adapter):
+    if reason := why_not(net, px, adapter):
         others = ", ".join(each for each in adapters(net, px) if each != adapter)
         raise UserError(f"{reason}; adapters that can: {others}")
 

@@ -107,13 +107,13 @@ def check_runnable(runs: list[RunSpec]) -> None:
     Reading the data here also fills the cache that the workers share.
     """
     from gapbench.data import load, split
-    from gapbench.data.canvas import PREFIX
+    from gapbench.data.canvas import is_canvas
     from gapbench.models.classifier import check_names
 
     checked = {spec.model_copy(update={"seed": 0}): None for spec in runs}
     for spec in checked:
         check_names(spec)
-        if spec.audit.maps and not spec.task.dataset.startswith(PREFIX):
+        if spec.audit.maps and not is_canvas(spec.task.dataset):
             told = f"{spec.task.dataset} does not say where its objects are"
             raise UserError(f"audit.maps: {told}; make it canvas({spec.task.dataset!r})")
     for task in dict.fromkeys(spec.task for spec in checked):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gapbench.analysis.claims import CLAIMS, TRAINED, Card, overall, points
 from gapbench.analysis.evidence import Evidence
-from gapbench.data.canvas import PREFIX
+from gapbench.data.canvas import is_canvas
 
 OPPOSITE = {"supported": "refuted", "refuted": "supported"}
 
@@ -31,7 +31,7 @@ def is_headline(evidence: Evidence) -> bool:
 
 def on_canvases(evidence: Evidence) -> bool:
     """Whether its objects may stand anywhere, and not in the middle of the image."""
-    return all(spec.task.dataset.startswith(PREFIX) for spec in evidence.experiment.runs)
+    return all(is_canvas(spec.task.dataset) for spec in evidence.experiment.runs)
 
 
 def deciding_cards(claim: str, found: Sequence[Evidence]) -> list[Card]:

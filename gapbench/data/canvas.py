@@ -52,7 +52,7 @@ class Canvas(Declaration):
     @field_validator("source")
     @classmethod
     def _is_no_canvas(cls, source: str) -> str:
-        if source.startswith(PREFIX) or not source:
+        if is_canvas(source) or not source:
             raise ValueError("paste a data set of images, such as mnist5k")
         return source
 
@@ -73,6 +73,11 @@ def canvas(
     """
     fields = {"source": source, "objects": objects, "clutter": clutter, "label": label}
     return validate(Canvas, fields | dict(zip(("smallest", "largest"), scale, strict=True)), "canvas").name
+
+
+def is_canvas(dataset: str) -> bool:
+    """Whether a data set's name is that of canvases."""
+    return dataset.startswith(PREFIX)
 
 
 def parse(name: str) -> Canvas:

@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 from jaxtyping import Int32
 
-from gapbench.data.canvas import PREFIX, make_dataset, parse
+from gapbench.data.canvas import is_canvas, make_dataset, parse
 from gapbench.data.formats import Images, Pixels
 from gapbench.data.sizing import resize
 from gapbench.data.sources import cache_folder, fetch, keep, source
@@ -58,7 +58,7 @@ def load(name: str, px: int) -> Dataset:
 
     Of `canvas:SOURCE` the images of the source are pasted on canvases of that size (canvas.py).
     """
-    below = parse(name).source if name.startswith(PREFIX) else name
+    below = parse(name).source if is_canvas(name) else name
     origin, files = source(below), fetch(below)
     identity = digest([name, px, origin.stamp(files), PIL.__version__, CACHE_FORMAT], 16)  # Pillow resizes
     path = cache_folder() / "resized" / f"{file_safe(name)}-{px}px-{identity}.npz"

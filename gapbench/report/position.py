@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cell_rows, cells, compare_pairs
-from gapbench.data.canvas import PREFIX, parse
+from gapbench.data.canvas import is_canvas, parse
 from gapbench.report.drawing import COLOURS, DASHES, MARKERS, draw_points, in_percent, legend_above, panels
 from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.table import Columns, Table, between, number, p_value, percent, signed_points
@@ -17,7 +17,7 @@ PADDINGS = ("zero", "valid", "circular")
 
 def task_of(dataset: str) -> str:
     """what, where or swapped."""
-    return parse(dataset).label if dataset.startswith(PREFIX) else "what"
+    return parse(dataset).label if is_canvas(dataset) else "what"
 
 
 def shifts_of(evidence: Evidence) -> list[int]:
