@@ -1,4 +1,4 @@
-"""On canvases: which peak learning rate suits each head? The tuned regime of maps and position is chosen here.
+"""On canvases: which peak learning rate suits each head? The tuned regime of maps is chosen here.
 
     gapbench run learning_rate_canvas    # 60 runs, about 14 min on two cores
 

@@ -5,8 +5,9 @@
 Three tasks on canvases: *where* asks for the cell of a 3×3 grid that holds the digit; *what* for the digit; *swapped*,
 too, but in training even digits stand on the left and odd ones on the right, and in test the reverse, so that a net
 that went by the side is wrong (after Kayhan & van Gemert 2020, arXiv 2003.07064). Zero padding marks the border;
-circular padding does not; valid adds none. One rate for both heads: flatten's own by learning_rate_canvas, where gap's
-best validation accuracy is a third of a point above that at this rate.
+circular padding does not; valid adds none. One rate for both heads: flatten's own by learning_rate_canvas. It was not
+chosen for these tasks, nor for this net of two stages: what the heads can tell is compared at one recipe, not at each
+one's best.
 """
 
 from gapbench.data import canvas

@@ -1,18 +1,15 @@
 """What a spec's `audit` asks of a trained net, answered as tables for its record; here, how well its maps localise."""
 
 import base64
-import functools
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import UInt8
+from scipy.special import softmax
 
-from gapbench.data import Dataset
-from gapbench.data.canvas import boxes_of
+from gapbench.data import Dataset, load, split
+from gapbench.data.canvas import boxes_of, is_canvas
 from gapbench.data.splits import Split, Splits, part_of
 from gapbench.localisation import (
     Maps,
@@ -24,13 +21,11 @@ from gapbench.localisation import (
     pixel_precision,
     score_maps,
 )
-from gapbench.maps import Explained, explain, in_batches
-from gapbench.models.classifier import Moments
-from gapbench.models.classifier import normalise as normalise_images
-from gapbench.nets import Net, Variables
-from gapbench.shifts import audit_shifts
+from gapbench.maps import Explained, explain
+from gapbench.nets import Net, logits_of
+from gapbench.shifts import audit_shifts, stays_whole
 from gapbench.sizes import audit_sizes
-from gapbench.spec import Audit
+from gapbench.spec import Audit, RunSpec, UserError
 
 Columns = dict[str, list[Any]]
 CHOOSING, JUDGED, ERASED = 200, 400, 200  # images: of validation for τ; of test for the scores; of those for the curves
@@ -40,11 +35,7 @@ KEPT = ("pointing", "pointing_15", "box_largest_50", "box", "precision")  # what
 
 
 def audit_net(net: Net, dataset: Dataset, splits: Splits) -> tuple[dict[str, Columns], dict[str, float]]:
-    """The tables of all that is asked, and its seconds.
-
-    Raises:
-      ValueError: maps are asked of images without a known place.
-    """
+    """The tables of all that is asked, and its seconds; the spec passed `check_audit`."""
     asked, tables, timing = net.spec.audit, dict[str, Columns](), dict[str, float]()
     start = time.perf_counter()
     if asked.maps:
@@ -56,27 +47,50 @@ def audit_net(net: Net, dataset: Dataset, splits: Splits) -> tuple[dict[str, Col
     return tables, {**timing, "audit_s": time.perf_counter() - start} if asked != Audit() else {}
 
 
-def judged(split: Split, n: int) -> Split:
+def check_audit(spec: RunSpec) -> None:
+    """Raise UserError, before anything is trained, where the data cannot answer what is asked."""
+    asked, task = spec.audit, spec.task
+    if asked.maps and not is_canvas(task.dataset):
+        told = f"{task.dataset} does not say where its objects are"
+        raise UserError(f"audit.maps: {told}; make it canvas({task.dataset!r})")
+    if asked.sizes and is_canvas(task.dataset):
+        raise UserError("audit.sizes: a canvas of another size is another picture; ask it of images")
+    for px in asked.sizes:
+        load(task.dataset, px)
+    if not asked.shifts:
+        return
+    dataset = load(task.dataset, task.px)
+    test = judged(split(dataset, task, spec.seed).test, JUDGED)
+    for shift in asked.shifts:
+        if shift >= task.px or not stays_whole(dataset, test, shift).any():
+            raise UserError(f"audit.shifts: {shift} px leaves no object whole on {task.px} px; give smaller ones")
+
+
+def judged(part: Split, n: int) -> Split:
     """At most n images, the same whatever the seed of the run where the split is."""
-    return part_of(split, n, np.random.default_rng(0))
+    return part_of(part, n, np.random.default_rng(0))
 
 
 def audit_maps(net: Net, dataset: Dataset, splits: Splits) -> dict[str, Columns]:
     """`maps`: the mean of every metric for every map and baseline, each image's own class shown (GT-known);
     `images`: the scores of the evidence map, image by image; `erasing`: deletion and insertion; `gallery`.
     """
-    if dataset.train_masks is None or dataset.test_masks is None:
-        raise ValueError(f"{dataset.name} has no masks")
+    assert dataset.train_masks is not None
+    assert dataset.test_masks is not None
     val, test = judged(splits.val, CHOOSING), judged(splits.test, JUDGED)
     masks = (dataset.train_masks[val.places], dataset.test_masks[test.places])
     explained = [explain(net.graph, net.variables, net.moments, part) for part in (val, test)]
     initial = [explain(net.graph, net.initial, net.moments, part).evidence for part in (val, test)]
-    px = dataset.px
-    raw: dict[str, list[Maps]] = {
-        name: [enlarge(np.asarray(getattr(part, name), float), px) for part in explained]
+    px, backbone = dataset.px, net.spec.backbone
+
+    def over(maps: np.ndarray) -> Maps:
+        return enlarge(maps.astype(float), px, backbone.stride, backbone.start)
+
+    raw = {
+        name: [over(np.asarray(getattr(part, name))) for part in explained]
         for name in ("evidence", "contrast", "gradcam")
     }
-    raw["initial"] = [enlarge(np.asarray(part, float), px) for part in initial]
+    raw["initial"] = [over(np.asarray(part)) for part in initial]
     raw["intensity"] = [part.images.mean(axis=-1) for part in (val, test)]
     raw["centre"] = [centre_maps(len(part.labels), px) for part in (val, test)]
     boxes = ground_truth(masks[0])
@@ -109,7 +123,6 @@ def erase(net: Net, test: Split, orders: dict[str, Maps]) -> Columns:
     part = np.arange(0, len(test.labels), max(1, len(test.labels) // ERASED))[:ERASED]
     images, labels = test.images[part], test.labels[part]
     blank = np.rint(255 * np.asarray(net.moments[0])).astype(np.uint8)
-    call = functools.partial(compile_probability(net.graph), net.variables, net.moments)
     table: Columns = {"order": [], "way": [], "share": [], "probability": []}
     for name, maps in orders.items():
         flat = maps[part].reshape(len(part), -1)
@@ -118,23 +131,11 @@ def erase(net: Net, test: Split, orders: dict[str, Maps]) -> Columns:
             for share in SHARES:
                 first = (rank < round(share * flat.shape[1]))[..., None]
                 seen = np.where(first == (way == "insertion"), images, blank)
-                probability = float(np.mean(in_batches(call, seen, labels)))
+                shares = softmax(logits_of(net, seen).astype(float), axis=1)
+                probability = float(shares[np.arange(len(labels)), labels].mean())
                 for column, cell in zip(table.values(), (name, way, float(share), probability), strict=True):
                     column.append(cell)
     return table
-
-
-@functools.lru_cache(maxsize=64)
-def compile_probability(graph: nnx.GraphDef) -> Any:
-    """softmax(logits) of each image's class."""
-
-    def probability(
-        variables: Variables, moments: Moments, images: UInt8[Array, "B H W C"], classes: Int[Array, "B"]
-    ) -> Float[Array, "B"]:
-        logits = nnx.merge(graph, *variables)(normalise_images(images, moments), train=False)
-        return jnp.take_along_axis(jax.nn.softmax(logits), classes[:, None], axis=1)[:, 0]
-
-    return jax.jit(probability)
 
 
 def make_gallery(test: Split, masks: UInt8[np.ndarray, "N px px"], explained: Explained, predicted: Any) -> Columns:

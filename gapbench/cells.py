@@ -79,9 +79,8 @@ def keep_again(spec: RunSpec, own: Own, folder: Path) -> str:
     try:
         dataset = load(spec.task.dataset, spec.task.px)
         trained = train_run(spec, dataset)
-        splits = split(dataset, spec.task, spec.seed)
         if not trained.reason:
-            keep_net(folder, net_of(spec, trained.state, (splits.mean, splits.std), dataset.class_names))
+            keep_net(folder, net_of(spec, trained.state, dataset, split(dataset, spec.task, spec.seed)))
     except Exception as error:
         return explain(error)
     return trained.reason
@@ -135,8 +134,12 @@ def run_fleet(specs: Sequence[RunSpec], out: Path, own: Own) -> None:
         dataset = load(specs[0].task.dataset, specs[0].task.px)
         for crew in train_fleet(specs, dataset, checkpoints=out / "checkpoints", voice=voice):
             for spec, trained, fleet in crew:
-                write(*trained_record(spec, dataset, trained, out if leads else None, fleet))
                 waiting.remove(spec)
+                try:
+                    ended = trained_record(spec, dataset, trained, out if leads else None, fleet)
+                except Exception as error:  # of an audit: the crew's other runs are not to blame
+                    ended = failed_record(spec, error), {}
+                write(*ended)
     except Exception as error:
         for spec in waiting:
             write(failed_record(spec, error), {})
@@ -153,7 +156,7 @@ def trained_record(
         from gapbench.nets import keep_net, net_of
 
         splits = split(dataset, spec.task, spec.seed)
-        net = net_of(spec, trained.state, (splits.mean, splits.std), dataset.class_names)
+        net = net_of(spec, trained.state, dataset, splits)
         audits, seconds = audit_net(net, dataset, splits)
         timing = timing | seconds
         if out:

@@ -68,6 +68,15 @@ def evaluate(
     return mean_score(losses, correct, len(labels))
 
 
+def in_batches(function: Callable[..., Any], images: UInt8[np.ndarray, "N H W C"], *columns: np.ndarray) -> Any:
+    """`function(images, *columns)` by batches of one shape, the last one filled up; its arrays [N, ...] on the host."""
+    outs = []
+    for start in range(0, len(images), BATCH):
+        parts = [column[start : start + BATCH] for column in (images, *columns)]
+        outs.append(function(*(np.pad(p, [(0, BATCH - len(p))] + [(0, 0)] * (p.ndim - 1)) for p in parts)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(images)], *jax.device_get(outs))
+
+
 def mean_score(losses: Any, correct: Any, images: int) -> Score:
     """The score of so many images from the sums of their batches, added up in double precision."""
     return Score(float(np.sum(losses, dtype=np.float64)) / images, float(np.sum(correct)) / images)

@@ -1,10 +1,11 @@
 """How well score maps find objects whose place is known: NumPy and SciPy alone, one number an image.
 
 Semantics are those of the evaluation of weakly supervised localisation by Choe et al. 2020 (arXiv 2001.07437): a map is
-enlarged to the image's side (bilinear, half-pixel centres), min-max normalised image by image, and thresholded strictly
-above τ. A box is top, left, bottom, right with both ends inside, so that its area is (bottom - top + 1) · (right - left
-+ 1). Components touch at sides or corners. Where they take the τ that is best on the images they judge, here it is
-chosen on other images. A map without any contrast finds nothing.
+laid over the image (bilinear, half-pixel centres), min-max normalised image by image, and thresholded strictly above τ.
+A box is top, left, bottom, right with both ends inside, so that its area is (bottom - top + 1) · (right - left + 1).
+Components touch at sides or corners. A map without any contrast finds nothing. Three things differ from theirs: a
+component's size is its pixels, not the area within its contour; τ is one of 19, not of 1000; and it is chosen on other
+images than those that are judged, where they take the one that is best on these.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,19 @@ TOGETHER = np.zeros((3, 3, 3), bool)  # which pixels of a stack of images touch:
 TOGETHER[1] = True
 
 
-def enlarge(maps: Float[np.ndarray, "N h h"], px: int) -> Maps:
-    """Bilinear, with the half-pixel centres that image libraries have; beyond the outer centres a map is constant."""
+def enlarge(maps: Float[np.ndarray, "N h h"], px: int, stride: int, start: int) -> Maps:
+    """Each position over the stride × stride pixels it was pooled from, the first of which is at `start`.
+
+    Bilinear, with the half-pixel centres that image libraries have. Beyond the outer centres, and so where pooling left
+    pixels out, a map is constant: a maximum there is shared by at least (stride / 2)² pixels.
+    """
+    over = stretch(maps, maps.shape[1] * stride)[:, : px - start, : px - start]
+    rest = (start, px - start - over.shape[1])
+    return np.pad(over, ((0, 0), rest, rest), mode="edge")
+
+
+def stretch(maps: Float[np.ndarray, "N h h"], px: int) -> Maps:
+    """Bilinear to px × px, whatever the ratio."""
     zoom = px / maps.shape[1]
     return np.asarray(ndimage.zoom(maps, (1, zoom, zoom), order=1, mode="nearest", grid_mode=True))
 

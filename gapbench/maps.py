@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from gapbench.data.splits import Split
-from gapbench.evaluate import BATCH
+from gapbench.evaluate import in_batches
 from gapbench.models.classifier import Classifier, Moments, normalise
 from gapbench.models.dropout import keep_all
 
@@ -82,15 +81,6 @@ def explain_batch(
     one = jax.nn.one_hot(classes, logits.shape[-1], dtype=jnp.float32)
     centred = one - 1 / logits.shape[-1]
     return Explained(evidence(read, maps, one), evidence(read, maps, centred), grad_cam(read, maps, one), logits)
-
-
-def in_batches(function: Callable[..., Any], images: UInt8[np.ndarray, "N H W C"], *columns: np.ndarray) -> Any:
-    """`function(images, *columns)` by batches of one shape, the last one filled up; its arrays [N, ...] on the host."""
-    outs = []
-    for start in range(0, len(images), BATCH):
-        parts = [column[start : start + BATCH] for column in (images, *columns)]
-        outs.append(function(*(np.pad(p, [(0, BATCH - len(p))] + [(0, 0)] * (p.ndim - 1)) for p in parts)))
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(images)], *jax.device_get(outs))
 
 
 @functools.lru_cache(maxsize=64)

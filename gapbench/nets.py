@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, UInt8
 
 from gapbench.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from gapbench.models.classifier import Moments
+from gapbench.data.splits import Dataset, Splits
+from gapbench.evaluate import in_batches
+from gapbench.models.classifier import Moments, normalise
 from gapbench.spec import RunSpec, UserError
 from gapbench.train import TrainState, init_state
 
@@ -49,6 +52,22 @@ def graph_of(shape: RunSpec, image_channels: int, classes: int) -> nnx.GraphDef:
     return init_state(shape, image_channels, classes)[0]
 
 
+@functools.lru_cache(maxsize=64)
+def compile_logits(graph: nnx.GraphDef) -> Any:
+    """The logits of a batch of images."""
+
+    def logits(variables: Variables, moments: Moments, images: UInt8[Array, "B H W C"]) -> Float[Array, "B K"]:
+        return nnx.merge(graph, *variables)(normalise(images, moments), train=False)
+
+    return jax.jit(logits)
+
+
+def logits_of(net: Net, images: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N K"]:
+    """Of images of the size that the net was trained at."""
+    logits = in_batches(functools.partial(compile_logits(net.graph), net.variables, net.moments), images)
+    return np.asarray(logits)
+
+
 def folder_of(record: Path) -> Path:
     """Where the net of a record's file is kept."""
     return record.resolve().parent.parent / "checkpoints" / record.stem
@@ -79,11 +98,14 @@ def load_net(folder: Path, spec: RunSpec) -> Net | None:
     *weights, mean, std = map(jnp.asarray, checkpoint.leaves)
     class_names = tuple(checkpoint.clock["class_names"])
     _, state = init_state(spec, len(mean), len(class_names))
-    variables = jax.tree.unflatten(jax.tree.structure((state.params, state.stats)), weights)
+    initial, structure = jax.tree.flatten((state.params, state.stats))
+    if [leaf.shape for leaf in initial] != [leaf.shape for leaf in weights]:
+        raise UserError(f"{folder}: its weights are of another net than {spec.head!r} is now; delete it")
+    variables = jax.tree.unflatten(structure, weights)
     return Net(spec, variables, (mean, std), class_names)
 
 
-def net_of(spec: RunSpec, state: TrainState, moments: Any, class_names: tuple[str, ...]) -> Net:
+def net_of(spec: RunSpec, state: TrainState, dataset: Dataset, splits: Splits) -> Net:
     """The net that a run left, with the moments of its training pixels."""
-    mean, std = map(jnp.asarray, moments)
-    return Net(spec, (state.params, state.stats), (mean, std), class_names)
+    moments = (jnp.asarray(splits.mean), jnp.asarray(splits.std))
+    return Net(spec, (state.params, state.stats), moments, dataset.class_names)

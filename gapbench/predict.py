@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from gapbench.data.sizing import square
-from gapbench.localisation import enlarge, normalise
+from gapbench.localisation import enlarge, normalise, stretch
 from gapbench.maps import evidence, parts_of
 from gapbench.models.classifier import Classifier
 from gapbench.models.classifier import normalise as normalise_images
@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
     """What a net says of one image."""
 
     probabilities: dict[str, float]  # by class, the likeliest first
-    evidence: Float[np.ndarray, "h h"]  # for the likeliest class, on the maps that the head reads
+    evidence: Float[np.ndarray, "px px"]  # for the likeliest class, over the image as the net saw it
 
 
 def predict(net: Net, image: Pixels, adapter: Adapter) -> Prediction:
@@ -51,20 +51,22 @@ def predict(net: Net, image: Pixels, adapter: Adapter) -> Prediction:
     likely = np.argsort(-exponents, kind="stable")
     probabilities = {net.class_names[k]: float(exponents[k] / exponents.sum()) for k in likely}
     one = jnp.eye(len(logits), dtype=jnp.float32)[int(likely[0])][None]
-    return Prediction(probabilities, np.asarray(evidence(read, maps, one)[0]))
+    backbone = net.spec.backbone
+    found = np.asarray(evidence(read, maps, one), float)
+    return Prediction(probabilities, enlarge(found, px, backbone.stride, backbone.start)[0])
 
 
-def overlay(image: Pixels, found: Float[np.ndarray, "h h"]) -> UInt8[np.ndarray, "_H _H 3"]:
+def overlay(image: Pixels, found: Float[np.ndarray, "px px"]) -> UInt8[np.ndarray, "_H _H 3"]:
     """The centre square of an image at its own size, and over it the evidence, dark to bright."""
     side = min(image.shape[:2])
     below = np.broadcast_to(square(image, side), (side, side, 3)).astype(float)
-    heat = normalise(enlarge(found[None].astype(float), side))[0]
+    heat = normalise(stretch(found[None], side))[0]
     share = OPACITY * heat[..., None]
     mixed = (1 - share) * below + share * 255 * colormaps["inferno"](heat)[..., :3]
     return np.asarray(np.rint(mixed), np.uint8)
 
 
-def write_overlay(path: Path, image: Pixels, found: Float[np.ndarray, "h h"]) -> None:
+def write_overlay(path: Path, image: Pixels, found: Float[np.ndarray, "px px"]) -> None:
     """As PNG, whole or not at all."""
     content = BytesIO()
     Image.fromarray(overlay(image, found)).save(content, format="PNG")

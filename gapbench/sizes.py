@@ -44,12 +44,13 @@ def adapters(net: Net, px: int) -> list[Adapter]:
 def why_not(net: Net, px: int, adapter: Adapter) -> str:
     """Why a net cannot take images of this size with this adapter; empty where it can."""
     spec = net.spec
-    side, own = spec.backbone.feature_px(px), spec.backbone.feature_px(spec.task.px)
+    own = spec.backbone.feature_px(spec.task.px)
     if adapter == "resize":
         return ""
+    model: Classifier = nnx.merge(net.graph, *net.variables)
+    side = side_of(model.backbone, px, net.image_channels)
     if side < 1:
         return f"images of {px} px leave no feature map after {spec.backbone.stages} stages"
-    model: Classifier = nnx.merge(net.graph, *net.variables)
     if adapter == "pool":
         return f"head {spec.head!r} takes a map of any side" if adapts(model.head, spec, own + 1) else ""
     if adapter == "interpolate":
@@ -59,6 +60,15 @@ def why_not(net: Net, px: int, adapter: Adapter) -> str:
     return (
         f"head {spec.head!r} was built for {spec.task.px} px, a map of {own}×{own}, and {px} px make it {side}×{side}"
     )
+
+
+def side_of(backbone: nnx.Module, px: int, image_channels: int) -> int:
+    """H' of the last feature map, by the backbone itself: one of a user's own may round an odd size up."""
+    images = jax.ShapeDtypeStruct((1, px, px, image_channels), jnp.float32)
+    try:
+        return int(jax.eval_shape(lambda x: backbone(x, False), images).shape[1])  # type: ignore[operator]
+    except (TypeError, ValueError):  # as in `adapts`
+        return 0
 
 
 def adapts(head: nnx.Module, spec: RunSpec, side: int) -> bool:

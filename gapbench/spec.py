@@ -64,6 +64,16 @@ class Backbone(Declaration):
         """C, the channels of the last feature map."""
         return self.width if self.kind == "nin" else int(self.width * 2 ** (self.stages - 1))
 
+    @property
+    def stride(self) -> int:
+        """Pixels of the input from one position of the last feature map to the next."""
+        return int(2**self.stages)
+
+    @property
+    def start(self) -> int:
+        """The input's first pixel under the last feature map: what unpadded convolutions leave out before it."""
+        return 2 * (self.stride - 1) if self.padding == "valid" else 0
+
     def feature_px(self, px: int) -> int:
         """H' of the last feature map for a px×px input; 0 or less when the input is too small."""
         for _ in range(self.stages):

@@ -106,18 +106,17 @@ def check_runnable(runs: list[RunSpec]) -> None:
 
     Reading the data here also fills the cache that the workers share.
     """
+    from gapbench.audits import check_audit
     from gapbench.data import load, split
-    from gapbench.data.canvas import is_canvas
     from gapbench.models.classifier import check_names
 
     checked = {spec.model_copy(update={"seed": 0}): None for spec in runs}
     for spec in checked:
         check_names(spec)
-        if spec.audit.maps and not is_canvas(spec.task.dataset):
-            told = f"{spec.task.dataset} does not say where its objects are"
-            raise UserError(f"audit.maps: {told}; make it canvas({spec.task.dataset!r})")
     for task in dict.fromkeys(spec.task for spec in checked):
         split(load(task.dataset, task.px), task, seed=0)
+    for spec in {(spec.task, spec.audit): spec for spec in checked}.values():
+        check_audit(spec)
 
 
 def cell_states(experiment: Experiment, out: Path) -> tuple[dict[str, str], list[str]]:

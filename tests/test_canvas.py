@@ -50,10 +50,18 @@ def test_the_same_canvas_for_each_image_whatever_else_is_drawn_and_another_for_a
 
 
 def test_several_objects_of_one_class_stand_apart() -> None:
-    _, mask, _ = draw(24, objects=3, largest=0.6)
-    assert len(boxes_of(mask)) == 3
+    levels = range(100, 250, 15)
+    many, labels = [np.full((8, 8, 1), level, np.uint8) for level in levels], np.zeros(10, np.int32)
+    how = Canvas(source="digits", objects=9, smallest=0.5, largest=0.5)
+    pixels, mask, _ = draw_canvas(how, 40, many, labels, 0, False)
+    assert len(boxes_of(mask)) == 9
+    shown = [set(pixels[mask == number].ravel().tolist()) for number in range(1, 10)]
+    assert shown[0] == {levels[0]}
+    assert len(set.union(*shown)) == 9  # no image twice
     with pytest.raises(UserError, match="9 objects do not fit a canvas of 8 px"):
-        draw(8, objects=9, smallest=0.9)
+        draw_canvas(how, 8, many, labels, 0, False)
+    with pytest.raises(UserError, match="objects=3: a class has 2 images only"):
+        draw(24, objects=3)
 
 
 @pytest.mark.parametrize(("px", "side", "cells"), [(24, 7, 3), (40, 18, 3), (28, 14, 2), (9, 3, 1), (10, 5, 2)])
@@ -99,6 +107,9 @@ def test_names_are_short_and_read_back() -> None:
         ("canvas:digits,largest=1.5", "largest: "),
         ("canvas:digits,smallest=0.8,largest=0.5", "smallest=0.8: must not be above largest=0.5"),
         ("canvas:digits,objects=2,label=where", "objects=2: label=where is of one object"),
+        ("canvas:digits,label=where,clutter=noise", "write it canvas:digits,clutter=noise,label=where"),
+        ("canvas:digits,objects=1", "write it canvas:digits$"),
+        ("canvas:digits,label=what,label=where", "write it canvas:digits,label=where"),
     ],
 )
 def test_what_no_canvas_can_be_is_refused_with_the_field(name: str, told: str) -> None:

@@ -1,7 +1,10 @@
 """Golden cases of the localisation metrics, on maps made by hand."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from gapbench.localisation import (
     THRESHOLDS,
@@ -15,7 +18,10 @@ from gapbench.localisation import (
     pixel_precision,
     pointing_game,
     score_maps,
+    stretch,
 )
+from gapbench.models.backbones import Plain
+from gapbench.spec import Backbone
 
 PX = 8
 MASK = np.zeros((1, PX, PX), np.uint8)
@@ -111,9 +117,40 @@ def test_scores_are_what_the_parts_say() -> None:
 
 
 def test_enlarging_is_bilinear_with_half_pixel_centres() -> None:
-    made = enlarge(np.array([[[0.0, 1.0], [0.0, 1.0]]]), 4)
+    made = enlarge(np.array([[[0.0, 1.0], [0.0, 1.0]]]), 4, stride=2, start=0)
     np.testing.assert_allclose(made[0], [[0, 0.25, 0.75, 1]] * 4, atol=1e-12)
-    np.testing.assert_array_equal(enlarge(made, 4), made)
+    np.testing.assert_array_equal(stretch(made, 4), made)
+
+
+def test_a_position_lies_over_the_pixels_it_was_pooled_from() -> None:
+    """7 px leave a map of 3×3 and a column over; unpadded convolutions of a stage leave two pixels out before it."""
+    ramp = np.tile(np.arange(3.0), (3, 1))[None]
+    np.testing.assert_allclose(enlarge(ramp, 7, stride=2, start=0)[0, 0], [0, 0.25, 0.75, 1.25, 1.75, 2, 2])
+    np.testing.assert_allclose(enlarge(ramp, 10, stride=2, start=2)[0, 0], [0, 0, 0, 0.25, 0.75, 1.25, 1.75, 2, 2, 2])
+    np.testing.assert_allclose(enlarge(ramp, 5, stride=2, start=0)[0, 0], [0, 0.25, 0.75, 1.25, 1.75])  # rounded up
+
+
+@pytest.mark.parametrize("padding", ["zero", "valid", "circular"])
+@pytest.mark.parametrize("px", [28, 32, 37])
+def test_what_moves_the_map_most_lies_under_the_position_that_moves(padding: str, px: int) -> None:
+    """The gradient of one position is centred on the pixels that `enlarge` gives it, in an untrained linear net."""
+    backbone = Backbone(width=2, stages=2, padding=padding)  # type: ignore[arg-type]
+    y, x = np.mgrid[:px, :px]
+    side = backbone.feature_px(px)
+    net = Plain(backbone, 1, nnx.Rngs(0))
+    for conv in net.convs:
+        conv.kernel[...] = jnp.ones_like(conv.kernel[...])
+
+    def middle(image: jax.Array) -> jax.Array:
+        return net(image[None, ..., None], False)[0, side // 2, side // 2].sum()
+
+    # of equal inputs a pool shares the gradient, so that the receptive field is symmetric
+    seen = np.asarray(jax.grad(middle)(jnp.ones((px, px))))
+    spot = np.zeros((1, side, side))
+    spot[0, side // 2, side // 2] = 1
+    over = enlarge(spot, px, backbone.stride, backbone.start)[0]
+    for axis in (y, x):
+        assert np.average(axis, weights=seen) == pytest.approx(np.average(axis, weights=over), abs=0.01)
 
 
 def test_a_map_without_contrast_stays_without_and_finds_nothing() -> None:

@@ -97,7 +97,7 @@ def test_what_cannot_be_asked_is_one_line(
 
 def test_the_overlay_is_brightest_where_the_evidence_is() -> None:
     black = np.zeros((8, 8, 1), np.uint8)
-    made = overlay(black, np.array([[0.0, 1.0], [0.0, 0.0]]))
+    made = overlay(black, np.array([[0.0, 1.0], [0.0, 0.0]]))  # as of a net that saw 2×2 px
     assert made.shape == (8, 8, 3)
     assert made[0, 7].sum() > made[7, 0].sum()
     assert (made[7, 0] == 0).all()

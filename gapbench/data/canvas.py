@@ -81,10 +81,13 @@ def is_canvas(dataset: str) -> bool:
 
 
 def parse(name: str) -> Canvas:
-    """The canvas of a name; raises UserError where the name says something else than a canvas can be."""
+    """The canvas of a name; raises UserError where the name is not that of a canvas, or not the one way to write it."""
     source, *options = name.removeprefix(PREFIX).split(",")
     pairs = [option.partition("=") for option in options]
-    return validate(Canvas, {"source": source} | {field: value for field, _, value in pairs}, name)
+    how = validate(Canvas, {"source": source} | {field: value for field, _, value in pairs}, name)
+    if how.name != name:  # or one picture would be two data sets
+        raise UserError(f"{name}: write it {how.name}")
+    return how
 
 
 class Drawn(NamedTuple):
@@ -99,6 +102,9 @@ def draw_canvas(
     how: Canvas, px: int, images: Sequence[Pixels], labels: Int32[np.ndarray, "N"], i: int, test: bool
 ) -> Drawn:
     """The canvas of image i of a split, from a stream of its own: the same on any machine, whatever else is drawn.
+
+    Clutter and further objects come from the same half of the source, training or test: a canvas that a run trains on
+    may show a crop of an image that is the object of one it validates on.
 
     Raises:
       UserError: an object that does not fit the canvas.
@@ -118,8 +124,12 @@ def draw_canvas(
         grid, cell = (3, 3), divmod(label, 3)
     elif how.label == "swapped":
         grid, cell = (1, 2), (0, (label + test) % 2)
-    alike = np.flatnonzero(labels == labels[i])
-    chosen = [i, *(int(other) for other in generator.choice(alike, how.objects - 1))] if how.objects > 1 else [i]
+    chosen = [i]
+    if how.objects > 1:
+        alike = np.setdiff1d(np.flatnonzero(labels == labels[i]), [i])
+        if len(alike) < how.objects - 1:
+            raise UserError(f"objects={how.objects}: a class has {len(alike) + 1} images only; give fewer")
+        chosen += generator.choice(alike, how.objects - 1, replace=False).tolist()
     for number, one in enumerate(chosen, start=1):
         put(pixels, mask, images[one], number, how, grid, cell, generator)
     return Drawn(pixels, mask, label)

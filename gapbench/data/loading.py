@@ -19,7 +19,7 @@ from gapbench.data.splits import Dataset
 from gapbench.spec import digest, file_safe
 
 T = TypeVar("T")
-CACHE_FORMAT = 1  # counted up when resizing, drawing or the stored fields change: old files are then not read
+CACHE_FORMAT = 2  # counted up when resizing, drawing or the stored fields change: old files are then not read
 
 
 def _hashed(images: Images, take: Callable[[Iterator[Pixels]], T]) -> tuple[T, T, str]:

@@ -199,9 +199,9 @@ def draw_gallery(evidence: Evidence) -> Figure:
                 continue
             own = audit_frame(records[line - 1], "gallery").iloc[column]
             heat = decode(own["evidence"], "<f4", side, side)
-            ax.imshow(
-                heat, cmap="inferno", alpha=0.7, extent=(-0.5, px - 0.5, px - 0.5, -0.5), interpolation="bilinear"
-            )
+            first, last = spec.backbone.start - 0.5, spec.backbone.start + side * spec.backbone.stride - 0.5
+            ax.imshow(heat, cmap="inferno", alpha=0.7, extent=(first, last, last, first), interpolation="bilinear")
+            ax.set(xlim=(-0.5, px - 0.5), ylim=(px - 0.5, -0.5))
             right = own["predicted"] == own["label"]
             ax.set_xlabel(f"{'✓' if right else '✗'} {own['predicted']}", fontsize=10)
     for panels, name in zip(axes, ("image", *evidence.experiment.pair), strict=True):

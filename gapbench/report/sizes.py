@@ -13,9 +13,11 @@ from gapbench.analysis.audits import Way, ways
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, cell_rows, cells, cells_by_regime
 from gapbench.counts import count_net
+from gapbench.records import Record
 from gapbench.report.drawing import COLOURS, in_percent, panel_grid
 from gapbench.report.setting import WHERE, setting
 from gapbench.report.table import Columns, Row, Table, number, percent, signed_points, with_interval
+from gapbench.spec import RunSpec, UserError
 
 MARKED = {"none": ("-", "s"), "resize": ("--", "o"), "pool": (":", "^"), "interpolate": ("-.", "v")}  # by adapter
 
@@ -106,9 +108,10 @@ def costs_table(evidence: Evidence) -> Table:
                 continue
             made = spec.task.px if adapter == "resize" else px  # what the backbone sees
             net = spec.model_copy(update={"task": spec.task.model_copy(update={"px": made}), "head": arm})
-            counts = count_net(net, record.image_channels, record.classes)  # of pool's few sums, too, those of flatten
+            if adapter == "pool" and arm == "flatten":  # which then is a rung of the ladder
+                net = net.model_copy(update={"head": f"ladder:{spec.backbone.feature_px(cell.px)}"})
             row = {"px": px, "arm": arm, "adapter": adapter, "parameters": parameters[arm]}
-            row["flops"] = counts.flops if counts else np.nan
+            row["flops"] = flops_of(net, record)
             scored, speed = stats.mean_interval(accuracy), stats.median_interval(1 / timed.to_numpy(dtype=float))
             row |= {f"accuracy_{name}": value for name, value in scored._asdict().items()}
             found.append(row | {f"speed_{name}": value for name, value in speed._asdict().items()})
@@ -128,6 +131,15 @@ def costs_table(evidence: Evidence) -> Table:
         f" runs, which vary with the machine's load. {setting(evidence)}"
     )
     return Table("size_costs", caption, pd.DataFrame(found), columns)
+
+
+def flops_of(spec: RunSpec, record: Record) -> float:
+    """Of one image; nan where no closed form is known, as of a grid finer than the map."""
+    try:
+        counts = count_net(spec, record.image_channels, record.classes)
+    except UserError:
+        return np.nan
+    return counts.flops if counts else np.nan
 
 
 def draw_losses(evidence: Evidence) -> Figure:
