@@ -13,7 +13,7 @@ from PIL import Image
 
 from gapbench.data.sizing import square
 from gapbench.localisation import enlarge, normalise, stretch
-from gapbench.maps import evidence, parts_of
+from gapbench.maps import bias, evidence, parts_of
 from gapbench.models.classifier import Classifier
 from gapbench.models.classifier import normalise as normalise_images
 from gapbench.nets import Net
@@ -29,6 +29,8 @@ class Prediction(NamedTuple):
 
     probabilities: dict[str, float]  # by class, the likeliest first
     evidence: Float[np.ndarray, "px px"]  # for the likeliest class, over the image as the net saw it
+    logit: float  # of that class
+    rest: float  # of the logit, what neither the map nor the bias holds: of a head of one layer, rounding alone
 
 
 def predict(net: Net, image: Pixels, adapter: Adapter) -> Prediction:
@@ -53,7 +55,9 @@ def predict(net: Net, image: Pixels, adapter: Adapter) -> Prediction:
     one = jnp.eye(len(logits), dtype=jnp.float32)[int(likely[0])][None]
     backbone = net.spec.backbone
     found = np.asarray(evidence(read, maps, one), float)
-    return Prediction(probabilities, enlarge(found, px, backbone.stride, backbone.start)[0])
+    logit = float(logits[likely[0]])
+    rest = logit - float(bias(read, maps)[0, likely[0]]) - float(found.sum())
+    return Prediction(probabilities, enlarge(found, px, backbone.stride, backbone.start)[0], logit, rest)
 
 
 def overlay(image: Pixels, found: Float[np.ndarray, "px px"]) -> UInt8[np.ndarray, "_H _H 3"]:

@@ -1,5 +1,6 @@
 """gapbench predict: a kept net on images of a user's own, of any size and format, and what is said where it cannot."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def test_a_photo_of_any_size_gets_its_classes_and_an_overlay(
 def test_flatten_takes_it_with_an_adapter(flatten: Path, photo: Path, adapter: str, tmp_path: Path) -> None:
     assert cli.main(["predict", str(flatten), str(photo), "--adapter", adapter, "--out", str(tmp_path / "new")]) == 0
     assert (tmp_path / "new" / "photo-evidence.png").is_file()
+
+
+def test_a_map_that_does_not_explain_the_whole_logit_says_so(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["predict", str(run_of(tmp_path, "gap_mlp")), str(photo)]) == 0
+    assert re.search(r"the map and the bias leave \S+ unexplained, as head 'gap_mlp' has", capsys.readouterr().err)
 
 
 def test_a_net_that_was_not_kept_is_trained_again_to_the_same_answers(

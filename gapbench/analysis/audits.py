@@ -78,12 +78,12 @@ def ways(measures: pd.DataFrame) -> list[Way]:
     """The ways of which some run has a value."""
     names = [name for name in map(str, measures) if name.startswith(f"{KEPT}_") and not name.endswith("_val")]
     found = [Way(*name.split("_")[1:]) for name in names if measures[name].notna().any()]
-    return sorted(found, key=lambda way: (way.fit != "resized", way.statistics != "own"))
+    return sorted(found, key=lambda w: (w.fit != "resized", w.statistics != "own", w.adapter != "none", w.adapter))
 
 
-def best_way(runs: pd.DataFrame, fit: str) -> Way | None:
-    """Of one arm's runs the way with its own statistics that keeps most accuracy on validation images."""
-    own = [way for way in ways(runs) if way.fit == fit and way.statistics == "own"]
+def best_adapter(runs: pd.DataFrame, fit: str) -> Way | None:
+    """Of one arm's runs, of those with an adapter and its own statistics, the way that keeps most on validation images."""
+    own = [way for way in ways(runs) if way.fit == fit and way.adapter != "none" and way.statistics == "own"]
     scores = {way: float(runs[f"{way.measure}_val"].mean()) for way in own}
     return max(scores, key=lambda way: scores[way]) if scores else None
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gapbench.analysis.audits import best_way, ways
+from gapbench.analysis.audits import best_adapter, ways
 from gapbench.analysis.claims import CLAIMS, ERROR_MARGIN, TESTED, Card, beyond, decide, overall, points
 from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs, trained_cells
 from gapbench.analysis.power import fewest_pairs, pairs_to_decide
@@ -24,7 +24,7 @@ NAN = float("nan")
 def make_card(claim: str, dataset: str, px: int | None, regime: str = "any", factors: str = "", **fields: Any) -> Card:
     """A card with what the claim itself fixes filled in; the outcome waits for `judge`."""
     blank = {"estimate": NAN, "low": NAN, "high": NAN, "n": 0, "n_declared": 0, "p": NAN, "p_adjusted": NAN, "note": ""}
-    declared = {**asdict(CLAIMS[claim]), **blank, "answers": (), "outcome": "undecided"}
+    declared = {**asdict(CLAIMS[claim]), **blank, "part": "", "answers": (), "outcome": "undecided"}
     return Card(claim=claim, dataset=dataset, px=px, regime=regime, factors=factors, **{**declared, **fields})
 
 
@@ -180,7 +180,10 @@ def cards_c3(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
 
 
 def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
-    """Whether the net under test runs at every size, and what it keeps of its accuracy, resized and padded."""
+    """Whether the net under test runs at every size, and what it keeps of its accuracy, resized and padded.
+
+    Noted beside it: what either head keeps with the adapter that suits it best, for adapted is how flatten runs at all.
+    """
     cards = []
     reference, arm = experiment.pair
     for cell, specs in trained_cells(measures, experiment).items():
@@ -192,23 +195,24 @@ def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         answers = (runs_everywhere if asked else "unknown",)
         fields: dict[str, Any] = {"answers": answers, "n": len(runs), "n_declared": declared}
         fields["note"] = f"at {len(specs[0].audit.sizes)} sizes; {reference} needs an adapter for a map of another side"
-        cards.append(make_card("C4", **part_of_cell(cell, "runs"), **fields))
+        cards.append(make_card("C4", **cell._asdict(), part="runs", **fields))
         for way in taken:
             kept = runs[way.measure].dropna().to_numpy(dtype=float)
             row = {**mean_interval(kept)._asdict(), "pairs_left_out": declared - len(kept)}
             half = Half(row, CLAIMS["C4"].margin, above=True)
-            best = best_way(others, way.fit)
-            theirs = mean_interval(others[best.measure].dropna().to_numpy(dtype=float))._asdict() if best else {}
             fields = {name: row[name] for name in ("estimate", "low", "high", "n")} | {"n_declared": declared}
             fields |= {"answers": (half.answer,), "pairs_to_decide": needed([half])}
-            fields["note"] = f"{reference} with {best.adapter}: {in_points(theirs)}" if best else f"{reference}: none"
-            cards.append(make_card("C4", **part_of_cell(cell, f"works {way.fit}"), **fields))
+            fields["note"] = f"{say_adapted(runs, arm, way.fit)}, {say_adapted(others, reference, way.fit)}"
+            cards.append(make_card("C4", **cell._asdict(), part=f"works {way.fit}", **fields))
     return cards
 
 
-def part_of_cell(cell: Cell, part: str) -> dict[str, Any]:
-    """The cell as a card's fields, with a part of the claim added to what the cell is."""
-    return cell._asdict() | {"factors": ", ".join(filter(None, (cell.factors, part)))}
+def say_adapted(runs: pd.DataFrame, arm: str, fit: str) -> str:
+    """`flatten with resize: -0.3 [-0.5, -0.1]`, of the best adapter of an arm."""
+    best = best_adapter(runs, fit)
+    if not best:
+        return f"{arm} adapted: none"
+    return f"{arm} with {best.adapter}: {in_points(mean_interval(runs[best.measure].dropna().to_numpy())._asdict())}"
 
 
 def in_points(row: Mapping[Any, Any]) -> str:
@@ -276,9 +280,8 @@ def combine(experiment: Experiment, claim: str, regime: str, cards: list[Card]) 
     declared = [f"{px} px" for px in sorted({spec.task.px for spec in experiment.runs})]
     if regime != "any":
         declared = [cell.label for cell in experiment.cells if cell.regime == regime]
-    tried = tuple(card.where for card in own)
-    # C4 adds its part to the cell
-    untried = [one for one in declared if not any(where == one or where.startswith(f"{one}, ") for where in tried)]
+    tried = {replace(card, part="").where for card in own}
+    untried = [one for one in declared if one not in tried]
     if untried and claim != "C6":  # which may be timed at sizes of its own
         outcome, note = "undecided", f"{note}; not run: {', '.join(untried)}"
     return make_card(claim, datasets, None, regime, outcome=outcome, note=note, **fields)

@@ -46,8 +46,8 @@ CLAIMS = {
     ),
     "C3": Claim(
         "GAP's maps show where the class is, better than flatten's own",
-        "pointing game on canvases: share of images whose strongest evidence for their class lies in the object's box,"
-        " gap - flatten, paired by seed; both maps exact",
+        "pointing game on canvases: share of images whose strongest evidence for their class (gradient times input of"
+        " the last maps, of either head) lies in the object's box, gap - flatten, paired by seed",
         0.05,
         "supported if gap's evidence hits more often by over 5 points than flatten's, and than the best of three"
         " baselines (the centre, the net's initial weights, the image's brightness); refuted if either is excluded",
@@ -86,6 +86,7 @@ class Card:
     dataset: str
     px: int | None
     factors: str  # what else the cell is, such as `norm batch`
+    part: str  # of a claim with several: of C4 `runs`, `works resized`, `works padded`
     regime: str  # of the recipes; any: the claim needs no training
     estimand: str
     margin: float
@@ -110,9 +111,9 @@ class Card:
 
     @property
     def where(self) -> str:
-        """The cell inside its data set and regime: `28 px, norm batch`."""
+        """The cell inside its data set and regime, and the part of the claim: `28 px, norm batch`."""
         size = "all sizes" if self.px is None else f"{self.px} px"
-        return ", ".join(filter(None, (size, self.factors)))
+        return ", ".join(filter(None, (size, self.factors, self.part)))
 
     @property
     def interval(self) -> str:

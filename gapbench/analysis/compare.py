@@ -1,12 +1,17 @@
 """Reproduced against published: are the records the same bits, each mean inside its interval, each claim the same?"""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
+from gapbench.analysis.audits import KEPT
 from gapbench.analysis.claims import Card
 from gapbench.analysis.evidence import Evidence, derive, load_evidence
-from gapbench.analysis.pairs import CELL, compare_pairs
+from gapbench.analysis.pairs import CELL, cell_rows, cells, compare_pairs
+from gapbench.analysis.stats import mean_interval
 from gapbench.experiment import Cell
 from gapbench.records import Record
 from gapbench.spec import UserError
@@ -77,25 +82,38 @@ def compare_cells(published: Evidence, reproduced: Evidence) -> tuple[int, list[
     experiment = published.experiment
     measures = [f"overfit_at_{level:g}" for level in experiment.train_losses]
     measures += ["test_error", "overfit_final", "overfit_best_val", "overfit_area"]
-    audited = ("evidence_", "both_", "kept_", "consistency_")
-    names = [str(name) for name in published.measures if name in reproduced.measures]
-    measures += [name for name in names if name.startswith(audited) and not name.endswith("_val")]
+    names = [name for name in map(str, published.measures) if name in reproduced.measures]
+    names = [name for name in names if not name.endswith("_val")]
+    measures += [name for name in names if name.startswith(("evidence_", "both_", "consistency_"))]
     ratios = [f"steps_to_{target:g}" for target in experiment.targets]
+    kept = [name for name in names if name.startswith(f"{KEPT}_")]
     compared, outside = 0, []
-    for measure in measures + ratios:
-        theirs, ours = (
-            compare_pairs(evidence.measures, experiment, measure, ratio=measure in ratios)
-            for evidence in (published, reproduced)
-        )
-        joined = theirs.merge(ours, on=CELL, suffixes=("", "_reproduced"))
+    for measure in measures + ratios + kept:
+
+        def estimates(evidence: Evidence, measure: str = measure) -> pd.DataFrame:
+            if measure in kept:
+                return arm_means(evidence, measure)
+            pairs = compare_pairs(evidence.measures, experiment, measure, ratio=measure in ratios)
+            return pairs.assign(arm="")
+
+        joined = estimates(published).merge(estimates(reproduced), on=[*CELL, "arm"], suffixes=("", "_reproduced"))
         for row in joined[joined["n"] > 1].to_dict("records"):
             compared += 1
             slack = 1e-9 * (1 + abs(row["estimate"]))  # an interval may have no width
             if not row["low"] - slack <= row["estimate_reproduced"] <= row["high"] + slack:
-                place = f"{Cell(*(row[name] for name in CELL)).label}, {row['regime']}"
+                place = ", ".join(filter(None, [Cell(*(row[c] for c in CELL)).label, row["regime"], row["arm"]]))
                 ends = f"[{row['low']:.4g}, {row['high']:.4g}]"
                 outside.append(f"{measure} at {place}: {row['estimate_reproduced']:.4g} is outside {ends}")
     return compared, outside
+
+
+def arm_means(evidence: Evidence, measure: str) -> pd.DataFrame:
+    """A row a cell and arm of the pair: the mean over seeds. What a way of one head alone keeps has no difference."""
+    rows = []
+    for cell, arm in itertools.product(cells(evidence.measures, evidence.experiment), evidence.experiment.pair):
+        values = cell_rows(evidence.measures, cell, arm)[measure].dropna().to_numpy(dtype=float)
+        rows.append({**dict(zip(CELL, cell, strict=True)), "arm": arm, **mean_interval(values)._asdict()})
+    return pd.DataFrame(rows)
 
 
 def compare_claims(published: Sequence[Card], reproduced: Sequence[Card]) -> tuple[int, list[str]]:

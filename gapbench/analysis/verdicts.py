@@ -25,8 +25,9 @@ class Verdict(NamedTuple):
 
 
 def is_headline(evidence: Evidence) -> bool:
-    """Whether an experiment varies nothing but data and size, in both regimes."""
-    return bool(evidence.experiment.tuned) and not evidence.experiment.factors
+    """Whether an experiment judges C2 or C5 and varies nothing but data and size, in both regimes."""
+    experiment = evidence.experiment
+    return bool(experiment.tuned) and not experiment.factors and bool({"C2", "C5"} & set(experiment.family))
 
 
 def on_canvases(evidence: Evidence) -> bool:
@@ -72,7 +73,7 @@ def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
 
 def judge_sizes(tuned: Sequence[Card]) -> Verdict:
     """C4: a net that answers at every size may still answer wrongly."""
-    runs = [card for card in tuned if card.factors.endswith("runs")]
+    runs = [card for card in tuned if card.part == "runs"]
     works = [card for card in tuned if card not in runs]
     why = f"it runs: {count(runs)} tuned cells"
     if works:

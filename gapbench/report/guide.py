@@ -8,12 +8,13 @@ import numpy as np
 from gapbench.analysis.claims import Card
 from gapbench.analysis.crossover import Crossover
 from gapbench.analysis.evidence import Evidence
-from gapbench.analysis.pairs import CELL, compare_pairs
+from gapbench.analysis.pairs import CELL, cell_rows, cells_by_regime, compare_pairs
 from gapbench.analysis.verdicts import deciding_cards, is_headline, judge_published, on_canvases
 from gapbench.experiment import Cell
 from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
 from gapbench.report.figures import AXES
+from gapbench.report.maps import has_maps
 from gapbench.report.signs import factors_frame, has_factors, in_row, signs_frame
 from gapbench.report.table import number, signed_points, with_interval
 
@@ -67,24 +68,34 @@ def places(found: Sequence[Evidence]) -> dict[str, list[Evidence]]:
     """The headline experiments by how a sentence speaks of where their objects stand."""
     groups: dict[str, list[Evidence]] = {}
     for evidence in filter(is_headline, found):
-        if "C2" in evidence.experiment.family:
-            groups.setdefault("where objects may stand anywhere " if on_canvases(evidence) else "", []).append(evidence)
+        groups.setdefault("where objects may stand anywhere " if on_canvases(evidence) else "", []).append(evidence)
     return groups
 
 
 def tell_maps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     """C3: hits by size, of both heads and of the best baseline."""
-    told = [f"{card.px} px: {', '.join(card.note.split('; ')[:3])}" for card in cards if card.n]
+    told = []
+    for evidence in filter(has_maps, found):
+        flatten, gap = evidence.experiment.pair
+        for cell in cells_by_regime(evidence.measures, evidence.experiment).get("tuned", ()):
+            ours, theirs = (cell_rows(evidence.measures, cell, arm) for arm in (gap, flatten))
+            shares = (ours["evidence_pointing"], theirs["evidence_pointing"], ours["baseline_pointing"])
+            texts = [f"{share.mean():.0%}" for share in shares]
+            told.append(f"{cell.label} {gap} {texts[0]}, {flatten} {texts[1]}, best baseline {texts[2]}")
     return (
         f"the strongest evidence lies in the object's box in so many images, by size of the canvas: {'; '.join(told)}"
     )
 
 
 def tell_sizes(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
-    """C4: what is kept, and what flatten keeps with its best adapter."""
-    works = [card for card in cards if "works" in card.factors]
-    told = "; ".join(f"{card.factors} {card.show(card.estimate)} {card.interval} ({card.note})" for card in works)
-    return f"accuracy at other sizes minus that at the trained size, in points: {told}"
+    """C4: what GAP keeps as it is, and either head with its best adapter."""
+    told = []
+    for evidence in found:
+        works = [card for card in deciding_cards("C4", [evidence]) if card.part != "runs"]
+        for card in works:
+            fit = card.part.removeprefix("works ")
+            told.append(f"`{evidence.name}`, {fit} {card.show(card.estimate)} {card.interval} ({card.note})")
+    return f"accuracy at other sizes minus that at the trained size, in points: {'; '.join(told)}"
 
 
 def tell_speed(found: Sequence[Evidence], cards: Sequence[Card]) -> str:

@@ -39,7 +39,7 @@ MEASURES = {
     "insertion_evidence": "insertion by evidence",
     "insertion_initial": "insertion by the initial weights' map",
 }
-NAMES = {"centre": "centre box", "initial": "random weights", "intensity": "brightness"}
+NAMES = {"centre": "centre box", "initial": "initial weights", "intensity": "brightness"}
 
 
 def has_maps(evidence: Evidence) -> bool:
@@ -53,12 +53,13 @@ def maps_table(evidence: Evidence) -> Table:
     flatten, gap = experiment.pair
     known = [measure for measure in MEASURES if measure in measures]  # without a whole pair none where both are right
     raw = pd.concat([compare_pairs(measures, experiment, measure) for measure in known], ignore_index=True)
-    for name in BASELINES:
-        raw[name] = [baseline(measures, row, name, gap) for row in raw.to_dict("records")]
+    shown = {NAMES[name]: (name, gap) for name in BASELINES if name != "initial"}  # of the data alone: one for both
+    shown |= {f"{arm}'s initial weights": ("initial", arm) for arm in experiment.pair}
+    for title, (name, arm) in shown.items():
+        raw[title] = [baseline(measures, row, name, arm) for row in raw.to_dict("records")]
 
     def baselines(row: Row) -> str:
-        told = [f"{NAMES[name]} {percent(row[name])}" for name in BASELINES if pd.notna(row[name])]
-        return ", ".join(told) or "–"
+        return ", ".join(f"{title} {percent(row[title])}" for title in shown if pd.notna(row[title])) or "–"
 
     columns: Columns = {
         **WHERE,
@@ -78,12 +79,12 @@ def maps_table(evidence: Evidence) -> Table:
     )
     caption = (
         "Where the evidence for an image's own class lies (GT-known), against the object's box and pixels: share of 400"
-        " test images; differences in points. Evidence is gradient times input on the last maps, which sums with the"
-        " bias to the logit exactly. A threshold of boxes is the best of 19 on 200 validation images, for each IoU."
-        " V1: the largest component, IoU 0.5; V2: any component, mean over IoU 0.3, 0.5 and 0.7. Deletion (lower is"
-        " better) and insertion (higher is better): mean probability of the class while pixels are erased, or shown,"
-        f" those of most evidence first. Both heads right: {both or 'no whole pair yet'} of the images."
-        f" {setting(evidence)}"
+        " test images; differences in points. Evidence is gradient times input on the last maps, which of a head of one"
+        " layer sums with the bias to the logit exactly. A threshold of boxes is the best of 19 on 200 validation"
+        " images, for each IoU. V1: the largest component, IoU 0.5; V2: any component, mean over IoU 0.3, 0.5 and 0.7."
+        " Deletion (lower is better) and insertion (higher is better): mean probability of the class while pixels are"
+        f" erased, or shown, those of most evidence first. Both heads right: {both or 'no whole pair yet'} of the"
+        f" images. {setting(evidence)}"
     )
     return Table("maps", caption, by_cell(raw, experiment), columns)
 
@@ -111,7 +112,8 @@ def draw_maps(evidence: Evidence) -> Figure:
                 draw_points(ax, sizes, intervals, fmt=MARKERS[i] + DASHES[i], color=colour, label=f"{arm}, evidence")
             for name, dash in zip(BASELINES, (":", "-.", "x-"), strict=True):
                 means = [cell_rows(measures, cell, experiment.pair[1])[f"{name}_{metric}"].mean() for cell in found]
-                ax.plot(sizes, means, dash, color="#777777", linewidth=1, label=NAMES[name])
+                owner = f"{experiment.pair[1]}'s " if name == "initial" else ""
+                ax.plot(sizes, means, dash, color="#777777", linewidth=1, label=owner + NAMES[name])
             ax.set_xticks(sizes)
             ax.set_ylim(0, 1)
             in_percent(ax.yaxis)
@@ -143,7 +145,7 @@ def draw_erasing(evidence: Evidence) -> Figure:
                     own = curves[(curves["way"] == way) & (curves["order"] == order)]
                     values = own.pivot(index="run", columns="share", values="probability")
                     low, high = stats.mean_band(values.to_numpy(dtype=float))
-                    label = f"{arm}, {'by evidence' if order == 'evidence' else 'random weights'}"
+                    label = f"{arm}, {'by evidence' if order == 'evidence' else 'initial weights'}"
                     ax.plot(values.columns, values.mean(), DASHES[i], color=colour, linewidth=width, label=label)
                     ax.fill_between(values.columns, low, high, color=colour, alpha=0.15, linewidth=0)
         axes[0][column].set_title(f"{cell.regime}, {cell.label}", fontsize=10)
