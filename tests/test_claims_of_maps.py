@@ -224,6 +224,33 @@ def test_the_position_table_has_what_speaks_of_each_task_and_its_figure_is_drawn
     assert "position" in make_figures(found)
 
 
+def test_images_that_move_under_one_padding_have_a_table_and_runs_that_diverged_have_none() -> None:
+    made = declared(Audit(shifts=(1, 2)), "C2")
+    moved = {"shift": (0, 1, 2), "images": (9, 8, 7), "consistency": (1.0, 0.75, 0.5), "accuracy": (0.7, 0.7, 0.6)}
+    found = evidence(made, records_of(made, lambda spec: {"shifts": moved}))
+    table = {table.name: table for table in make_tables(found)}["position"]
+    assert [row[4] for row in table.shown if row[3] == "same class after 2 px"] == ["50.00 %", "50.00 %"]
+    assert "grid" not in table.caption
+    assert "position" not in make_figures(found)
+    diverged = evidence(made, [record(spec, curves(), status="diverged", upto=50) for spec in made.all_runs])
+    assert "position" not in {table.name for table in make_tables(diverged)}
+
+
+@pytest.mark.parametrize("arm", ["flatten", "gap"])
+def test_maps_of_which_one_arm_diverged_in_all_runs_are_shown_for_the_other(arm: str) -> None:
+    made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
+    ok = {one.run_id: one for one in records_of(made, lambda spec: maps_audit(spec, {"flatten": 0.5, "gap": 0.8}))}
+    runs = [
+        record(spec, curves(), status="diverged", upto=50) if spec.head == arm else ok[spec.run_id]
+        for spec in made.all_runs
+    ]
+    found = evidence(made, runs)
+    assert {"maps", "erasing"} <= set(make_figures(found))
+    assert "gallery" not in make_figures(found)
+    assert {card.outcome for card in found.cards if card.claim == "C3"} == {"undecided"}
+    assert "maps" in {table.name for table in make_tables(found)}
+
+
 def test_a_partly_trained_sweep_has_its_tables_and_no_verdict_that_it_does_not_bear() -> None:
     made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
     records = records_of(made, lambda spec: maps_audit(spec, {"flatten": 0.5, "gap": 0.75}))

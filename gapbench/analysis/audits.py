@@ -82,7 +82,7 @@ def ways(measures: pd.DataFrame) -> list[Way]:
 
 
 def best_adapter(runs: pd.DataFrame, fit: str) -> Way | None:
-    """Of one arm's runs, of those with an adapter and its own statistics, the way that keeps most on validation images."""
+    """Of one arm's runs the way with an adapter and its own statistics that keeps most of its validation accuracy."""
     own = [way for way in ways(runs) if way.fit == fit and way.adapter != "none" and way.statistics == "own"]
     scores = {way: float(runs[f"{way.measure}_val"].mean()) for way in own}
     return max(scores, key=lambda way: scores[way]) if scores else None

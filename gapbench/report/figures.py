@@ -32,7 +32,7 @@ from gapbench.report.drawing import (
 )
 from gapbench.report.gradients import draw_gradients, has_gradients
 from gapbench.report.maps import draw_erasing, draw_gallery, draw_maps, has_gallery, has_maps
-from gapbench.report.position import draw_position, has_shifts
+from gapbench.report.position import draw_position, has_paddings
 from gapbench.report.signs import draw_signs, has_factors
 from gapbench.report.sizes import draw_losses, draw_sizes, has_sizes
 from gapbench.report.speed_figures import draw_roofline, draw_throughput_ratio
@@ -250,7 +250,7 @@ DRAW: dict[str, tuple[Callable[[Evidence], Figure], Callable[[Evidence], bool]]]
     "gallery": (draw_gallery, has_gallery),
     "sizes": (draw_sizes, has_sizes),
     "size_losses": (draw_losses, has_sizes),
-    "position": (draw_position, has_shifts),
+    "position": (draw_position, has_paddings),
     "along_axis": (draw_along_axis, has_axis),
     "erasing": (draw_erasing, has_maps),
     "forest": (draw_forest, lambda e: has_more_arms(e) and not has_ladder(e)),

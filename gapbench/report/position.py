@@ -21,13 +21,19 @@ def task_of(dataset: str) -> str:
 
 
 def shifts_of(evidence: Evidence) -> list[int]:
-    """Every shift that was tried, in px."""
-    return sorted({shift for spec in evidence.experiment.runs for shift in spec.audit.shifts})
+    """Every shift of which some run says something, in px."""
+    asked = sorted({shift for spec in evidence.experiment.runs for shift in spec.audit.shifts})
+    return [shift for shift in asked if f"consistency_{shift}" in evidence.measures]
 
 
 def has_shifts(evidence: Evidence) -> bool:
-    """Whether nets with several paddings were asked about moved images."""
-    return bool(shifts_of(evidence)) and "padding" in evidence.experiment.factors
+    """Whether some net was asked about moved images."""
+    return bool(shifts_of(evidence))
+
+
+def has_paddings(evidence: Evidence) -> bool:
+    """Whether nets with several paddings were."""
+    return has_shifts(evidence) and "padding" in evidence.experiment.factors
 
 
 def measures_of(evidence: Evidence) -> pd.DataFrame:
@@ -66,12 +72,15 @@ def position_table(evidence: Evidence) -> Table:
         "n": lambda r: number(int(r["n"])),
         "p (sign flip)": lambda r: p_value(r["sign_flip_p"]),
     }
-    caption = (
+    tasks = (
         "What is where: the cell of a 3×3 grid that holds the digit (where), the digit (what), and the digit where in"
         " training even ones stand on the left and odd ones on the right, in test the reverse (swapped: validation"
-        " images are as in training, so that their accuracy minus that of the test images is what the side was worth)."
-        " Same class: the share of 400 test images whose class stays when they are moved down and to the right, over"
-        f" the border; those whose digit that would cut are left out. {setting(evidence)}"
+        " images are as in training, so that their accuracy minus that of the test images is what the side was worth). "
+    )
+    caption = (
+        f"{tasks if any(task_of(cell.dataset) != 'what' for cell in experiment.cells) else ''}Same class: the share of"
+        " 400 test images whose class stays when they are moved down and to the right, over the border; of canvases"
+        f" those are left out whose digit that would cut. {setting(evidence)}"
     )
     return Table("position", caption, raw, columns)
 
