@@ -10,6 +10,7 @@ from gapbench.data.formats import Pixels
 
 
 def square(image: UInt8[np.ndarray, "H W C"], px: int) -> UInt8[np.ndarray, "{px} {px} C"]:
+    """The centre square of an image at px×px."""
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     crop = image[top : top + side, left : left + side]
