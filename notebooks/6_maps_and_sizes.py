@@ -28,7 +28,8 @@ from gapbench.analysis.evidence import load_evidence
 from gapbench.report import figures, tables
 
 PUBLISHED = Path("../results/published")
-maps, sizes, position = (load_evidence(PUBLISHED / name) for name in ("maps", "test_size", "position"))
+NAMES = ("maps", "test_size", "test_size_batch_norm", "position")
+maps, sizes, batch_norm, position = (load_evidence(PUBLISHED / name) for name in NAMES)
 print(maps.experiment.question)
 
 # %% [markdown]
@@ -36,7 +37,7 @@ print(maps.experiment.question)
 #
 # A digit stands anywhere on a canvas, among crops of others: its box and its pixels are known. The evidence for a
 # class at a position is gradient times input, summed over channels: with the bias these sum to the logit exactly, for
-# either head. The pointing game asks whether the strongest evidence lies in the box; MaxBoxAcc draws boxes around what
+# either of these heads. The pointing game asks whether the strongest evidence lies in the box; MaxBoxAcc draws boxes around what
 # is above a threshold (chosen on other images); PxAP ranks pixels.
 
 # %%
@@ -78,6 +79,13 @@ figures.show("erasing", maps)
 figures.show("sizes", sizes)
 # %%
 tables.sizes_table(sizes)
+
+# %% [markdown]
+# With batch norm the statistics belong to the training size, too. They can be estimated anew, from images without
+# labels, for a size that was not trained at (filled against open markers).
+
+# %%
+figures.show("sizes", batch_norm)
 
 # %% [markdown]
 # ## Positions

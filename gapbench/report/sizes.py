@@ -126,7 +126,7 @@ def costs_table(evidence: Evidence) -> Table:
         "n": lambda r: number(int(r["accuracy_n"])),
     }
     caption = (
-        f"What an input size costs and loses, {cell.regime} regime, {cell.factors}. Images per second are of evaluating"
+        f"What an input size costs and loses, {cell.regime} regime, {cell.label}. Images per second are of evaluating"
         " 500 images on one core while another trained, resizing them included where an adapter does; medians over"
         f" runs, which vary with the machine's load. {setting(evidence)}"
     )
