@@ -2,7 +2,7 @@
 
     gapbench run centred                 # 40 runs, about 4 min on two cores; feeds claims C2 and C5
 
-On canvases the heads change places: GAP errs less and learns faster. maps differs from size_sweep in its net as well
+On canvases the heads change places: GAP errs less and learns faster. But maps differs from size_sweep in its net as well
 (batch norm, three stages, narrower), so that one thing is taken back here: where the digit stands. The tuned regime has
 the rates that suit centred digits, by learning_rate_centred.
 """
