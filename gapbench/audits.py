@@ -31,7 +31,7 @@ Columns = dict[str, list[Any]]
 CHOOSING, JUDGED, ERASED = 200, 400, 200  # images: of validation for τ; of test for the scores; of those for the curves
 SHARES = np.linspace(0, 1, 11)  # of the pixels that are erased, or shown
 GALLERY_SEED, GALLERY = 0, 8  # whose record holds maps; of how many classes
-KEPT = ("pointing", "pointing_15", "box_largest_50", "box", "precision")  # what is kept image by image
+IMAGE_METRICS = ("pointing", "pointing_15", "box_largest_50", "box", "precision")  # what is kept image by image
 
 
 def audit_net(net: Net, dataset: Dataset, splits: Splits) -> tuple[dict[str, Columns], dict[str, float]]:
@@ -106,7 +106,7 @@ def audit_maps(net: Net, dataset: Dataset, splits: Splits) -> dict[str, Columns]
                 column.append(cell)
     predicted = explained[1].logits.argmax(axis=1)
     images: Columns = {"place": test.places.tolist(), "correct": (predicted == test.labels).astype(int).tolist()}
-    images |= {metric: own[metric].tolist() for metric in KEPT}
+    images |= {metric: own[metric].tolist() for metric in IMAGE_METRICS}
     orders = {"evidence": raw["evidence"][1], "initial": raw["initial"][1]}
     tables = {"maps": table, "images": images, "erasing": erase(net, test, orders)}
     if net.spec.seed == GALLERY_SEED:
@@ -120,7 +120,8 @@ def erase(net: Net, test: Split, orders: dict[str, Maps]) -> Columns:
     Erased is a pixel that has the mean colour of the training images (Petsiuk et al. 2018, arXiv 1806.07421). The order
     of the same net's initial weights is the control.
     """
-    part = np.arange(0, len(test.labels), max(1, len(test.labels) // ERASED))[:ERASED]
+    n = min(len(test.labels), ERASED)
+    part = np.arange(n) * len(test.labels) // n  # evenly, for the classes may stand in order
     images, labels = test.images[part], test.labels[part]
     blank = np.rint(255 * np.asarray(net.moments[0])).astype(np.uint8)
     table: Columns = {"order": [], "way": [], "share": [], "probability": []}

@@ -253,7 +253,7 @@ def predict(
         print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in likeliest)} -> {place}")
         if abs(said.rest) > 0.01 * abs(said.logit):
             told = f"of the logit {said.logit:.2f} the map and the bias leave {said.rest:+.2f} unexplained"
-            print(f"{place}: {told}, as head {trained.spec.head!r} has more than one layer", file=sys.stderr)
+            print(f"{place}: {told} (head {trained.spec.head!r}, {trained.spec.recipe.precision})", file=sys.stderr)
     return 0
 
 

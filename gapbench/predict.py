@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]  # by class, the likeliest first
     evidence: Float[np.ndarray, "px px"]  # for the likeliest class, over the image as the net saw it
     logit: float  # of that class
-    rest: float  # of the logit, what neither the map nor the bias holds: of a head of one layer, rounding alone
+    rest: float  # of the logit, what neither the map nor the bias holds: rounding alone, of a head of one layer
 
 
 def predict(net: Net, image: Pixels, adapter: Adapter) -> Prediction:

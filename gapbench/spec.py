@@ -71,7 +71,12 @@ class Backbone(Declaration):
 
     @property
     def start(self) -> int:
-        """The input's first pixel under the last feature map: what unpadded convolutions leave out before it."""
+        """The input's first pixel under the last feature map: what unpadded convolutions leave out before it.
+
+        The 3×3 pools of nin centre one and a half pixels later than 2×2 ones would.
+        """
+        if self.kind == "nin":
+            return 2
         return 2 * (self.stride - 1) if self.padding == "valid" else 0
 
     def feature_px(self, px: int) -> int:

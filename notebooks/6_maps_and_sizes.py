@@ -37,8 +37,8 @@ print(maps.experiment.question)
 #
 # A digit stands anywhere on a canvas, among crops of others: its box and its pixels are known. The evidence for a
 # class at a position is gradient times input, summed over channels: with the bias these sum to the logit exactly, for
-# either of these heads. The pointing game asks whether the strongest evidence lies in the box; MaxBoxAcc draws boxes around what
-# is above a threshold (chosen on other images); PxAP ranks pixels.
+# either of these heads. The pointing game asks whether the strongest evidence lies in the box; MaxBoxAcc draws boxes
+# around what is above a threshold (chosen on other images); PxAP ranks pixels.
 
 # %%
 figures.show("maps", maps)
@@ -65,7 +65,8 @@ RECORD = maps.records[0]  # change me
 audit_frame(RECORD, "maps").pivot(index="metric", columns="map", values="value").round(3)
 
 # %% [markdown]
-# A second opinion without boxes: erase the pixels of most evidence first, or show them first.
+# A second opinion without boxes: erase the pixels of most evidence first, or show them first. Probabilities are over
+# that of the whole image, of which the two nets are not equally sure.
 
 # %%
 figures.show("erasing", maps)

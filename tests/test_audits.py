@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gapbench.audits import SHARES
+from gapbench.audits import SHARES, audit_maps, erase
 from gapbench.cells import train_record
 from gapbench.data import Dataset, canvas, load, split
 from gapbench.evaluate import count_batch, evaluate
@@ -75,6 +75,47 @@ def test_the_mean_over_images_is_what_the_table_says(audited: tuple[Record, dict
     )
     for metric in ("pointing", "pointing_15", "box_largest_50", "box", "precision"):
         assert np.mean(np.array(audits["images"][metric], float)) == pytest.approx(means["evidence", metric])
+
+
+def bright_net(head: str, name: str) -> Net:
+    """Every weight one, so that evidence for any class is what is bright around; class 0 then is likelier."""
+    spec = spec_of(head, name)
+    net = untrained(spec, load(name, 16))
+    params = jax.tree.map(jnp.ones_like, net.variables[0])
+    kernel = params["head"]["dense"]["kernel"]
+    kernel[...] = kernel[...].at[:, 1:].set(0.5) / kernel.shape[0]
+    for conv in params["backbone"]["convs"].values():
+        conv["bias"][...] = jnp.zeros_like(conv["bias"][...])
+        conv["kernel"][...] = conv["kernel"][...] / conv["kernel"][...].size
+    return net._replace(variables=(params, net.variables[1]), moments=(jnp.zeros(1), jnp.ones(1)))
+
+
+@pytest.mark.parametrize("head", ["gap", "flatten"])
+def test_evidence_of_a_net_that_sees_brightness_lies_on_the_only_bright_thing(head: str) -> None:
+    name = canvas("digits", scale=(0.5, 0.6), clutter="none")
+    net, dataset = bright_net(head, name), load(name, 16)
+    audits = audit_maps(net, dataset, split(dataset, net.spec.task, 0))
+    assert np.mean(audits["images"]["pointing"]) > 0.9
+    means = dict(
+        zip(zip(audits["maps"]["map"], audits["maps"]["metric"], strict=True), audits["maps"]["value"], strict=True)
+    )
+    assert means["centre", "pointing"] < 0.5
+    assert means["evidence", "pixels"] > 2 * means["centre", "pixels"]
+
+
+def test_what_is_erased_first_is_what_the_order_puts_first() -> None:
+    name = canvas("digits", scale=(0.9, 1.0), clutter="none")
+    net, dataset = bright_net("gap", name), load(name, 16)
+    test = split(dataset, net.spec.task, 0).test
+    test = test._replace(labels=np.zeros_like(test.labels))
+    bright = test.images[..., 0].astype(float)
+    table = erase(net, test, {"evidence": bright, "reverse": -bright})
+    rows = {(order, way, share): value for order, way, share, value in zip(*table.values(), strict=True)}
+    assert rows["evidence", "deletion", 0.5] < rows["reverse", "deletion", 0.5]
+    assert rows["evidence", "insertion", 0.5] > rows["reverse", "insertion", 0.5]
+    blank = rows["evidence", "deletion", 1.0]
+    assert rows["evidence", "deletion", 0.5] == pytest.approx(blank, abs=1e-4)  # more than half of it is black
+    assert rows["evidence", "deletion", 0.0] > blank + 1e-4
 
 
 def test_erasing_begins_whole_and_ends_blank_and_showing_the_reverse(

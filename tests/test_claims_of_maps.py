@@ -49,8 +49,12 @@ def maps_audit(spec: RunSpec, hits: dict[str, float]) -> dict[str, Any]:
     images |= {
         m: [hits[spec.head], 0.0, 0.0, 0.0] for m in ("pointing", "pointing_15", "box_largest_50", "box", "precision")
     }
-    steps = [(order, way, share, share) for order in ("evidence", "initial") for way in ("deletion", "insertion")
-             for share in (0.0, 1.0)]  # fmt: skip
+    steps = [
+        (order, way, share, share if way == "insertion" else 1 - share)
+        for order in ("evidence", "initial")
+        for way in ("deletion", "insertion")
+        for share in (0.0, 1.0)
+    ]
     audits = {
         "maps": dict(zip(("map", "metric", "value"), zip(*rows, strict=True), strict=True)),
         "images": images,
@@ -170,6 +174,25 @@ def test_flattens_adapter_is_chosen_on_validation_images_and_judged_on_test() ->
     assert re.match(r"gap with resize: -2\.\d\d \[.+\], flatten with pool: -11\.", card.note)
 
 
+def test_erasing_is_over_the_whole_image_s_probability_of_which_nets_are_not_equally_sure() -> None:
+    made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
+
+    def audit(spec: RunSpec) -> dict[str, Any]:
+        sure = {"flatten": 0.4, "gap": 0.8}[spec.head]
+        rows = [
+            (order, way, share, sure * (share if way == "insertion" else 1 - share))
+            for order in ("evidence", "initial")
+            for way in ("deletion", "insertion")
+            for share in (0.0, 0.5, 1.0)
+        ]
+        erasing = dict(zip(("order", "way", "share", "probability"), zip(*rows, strict=True), strict=True))
+        return {**maps_audit(spec, {"flatten": 0.5, "gap": 0.8}), "erasing": erasing}
+
+    frame = measured(made, records_of(made, audit))
+    for measure in ("deletion_evidence", "insertion_evidence", "deletion_initial"):
+        np.testing.assert_allclose(frame[measure], 0.5)
+
+
 def test_a_way_that_does_not_take_every_size_is_none() -> None:
     made, records = c4({"flatten": -0.01, "gap": -0.3})
     cut = []
@@ -192,6 +215,9 @@ def test_both_experiments_have_their_tables_and_figures() -> None:
     assert {"maps", "gallery", "erasing"} <= set(make_figures(found))
     found = evidence(*c4({"flatten": -0.01, "gap": -0.3}))
     tables = {table.name: table for table in make_tables(found)}
+    costs = [row for row in tables["size_costs"].shown if row[:3] == ["12 px", "gap", "none"]]
+    assert costs[0][3] == "90"  # parameters; none of these nets was timed, and the row stands all the same
+    assert costs[0][6].startswith("–")
     shown = [row for row in tables["sizes"].shown if row[:3] == ["tuned", "8 px", "gap"]]
     ways_shown = [(fit, adapter, "own") for fit in ("resized", "padded") for adapter in ("none", "resize")]
     assert [tuple(row[3:6]) for row in shown] == ways_shown

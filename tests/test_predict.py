@@ -11,6 +11,7 @@ from PIL import Image
 
 from gapbench import cli
 from gapbench.cells import train_record
+from gapbench.data.formats import read_image
 from gapbench.predict import overlay
 from gapbench.records import write_record
 from gapbench.spec import Audit, Backbone, Recipe, RunSpec, Task
@@ -71,7 +72,7 @@ def test_a_map_that_does_not_explain_the_whole_logit_says_so(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["predict", str(run_of(tmp_path, "gap_mlp")), str(photo)]) == 0
-    assert re.search(r"the map and the bias leave \S+ unexplained, as head 'gap_mlp' has", capsys.readouterr().err)
+    assert re.search(r"the map and the bias leave \S+ unexplained \(head 'gap_mlp', float32\)", capsys.readouterr().err)
 
 
 def test_a_net_that_was_not_kept_is_trained_again_to_the_same_answers(
@@ -101,6 +102,15 @@ def test_what_cannot_be_asked_is_one_line(
     assert "--top 0: must be at least 1" in refused(["predict", str(gap), str(photo), "--top", "0"])
     assert "name at least one image" in refused(["predict", str(gap)])
     assert "no such file" in refused(["predict", str(tmp_path / "none.json"), str(photo)])
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    drawing = np.zeros((4, 4, 4), np.uint8)
+    drawing[1, 1, 3] = 255  # one black pixel
+    Image.fromarray(drawing).save(tmp_path / "drawing.png")
+    seen = read_image(tmp_path / "drawing.png", 1)[..., 0]
+    assert seen[1, 1] == 0
+    assert seen.sum() == 15 * 255
 
 
 def test_the_overlay_is_brightest_where_the_evidence_is() -> None:

@@ -1,24 +1,39 @@
 """Other sizes than a net was built for: which heads take them, what the adapters do, and what a user is told."""
 
+from itertools import product
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import log_softmax
 
+from gapbench.data import load, split
+from gapbench.data.sizing import resize
+from gapbench.data.splits import part_of
 from gapbench.models.classifier import init_classifier
 from gapbench.models.dropout import keep_all
 from gapbench.models.heads import grid_pool
 from gapbench.nets import Net
-from gapbench.sizes import adapters, check_size, compile_statistics, interpolated, logits_at, pad
+from gapbench.sizes import (
+    EVALUATED,
+    adapters,
+    audit_sizes,
+    check_size,
+    compile_statistics,
+    interpolated,
+    logits_at,
+    pad,
+)
 from gapbench.spec import Backbone, Recipe, RunSpec, Task, UserError
 
 MOMENTS = (jnp.zeros(1), jnp.ones(1))
 
 
-def net(head: str, norm: str = "none") -> Net:
+def net(head: str, norm: str = "none", padding: str = "zero") -> Net:
     spec = RunSpec(
         task=Task(dataset="digits", px=8, train_images=100),
-        backbone=Backbone(width=4, stages=1, norm=norm),  # type: ignore[arg-type]
+        backbone=Backbone(width=4, stages=1, norm=norm, padding=padding),  # type: ignore[arg-type]
         head=head,
         recipe=Recipe(peak_lr=1e-3, batch=10, steps=2, eval_every=1),
         seed=0,
@@ -75,10 +90,12 @@ def test_interpolated_weights_keep_the_logits_of_constant_maps_and_are_bilinear(
         inner = interpolated(head, larger, 4)
         if side % 4 == 0 or side == 2:  # else bilinear weights do not sum to the same in every row
             np.testing.assert_allclose(inner, head(constant, keep_all), rtol=1e-4, atol=1e-5)
-    # a map that is each position twice each way: half-pixel centres put the doubled weights on both sides of it
+    # one position of 8×8 alone shows its weight: half-pixel centres, three parts of the nearest and one of the next
     kernel = np.asarray(head.dense.kernel[...]).reshape(4, 4, 4, 10)
-    mean = np.asarray(interpolated(head, jnp.ones((1, 8, 8, 4)), 4))
-    np.testing.assert_allclose(mean[0], kernel.sum(axis=(0, 1, 2)) + np.asarray(head.dense.bias[...]), rtol=1e-4)
+    spot = jnp.zeros((1, 8, 8, 4)).at[0, 2, 7, 1].set(1.0)
+    expected = (0.75 * kernel[1, 3, 1] + 0.25 * kernel[0, 3, 1]) * 16 / 64
+    found = np.asarray(interpolated(head, spot, 4))[0] - np.asarray(head.dense.bias[...])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_pooling_averages_the_map_to_the_side_that_the_head_knows() -> None:
@@ -90,9 +107,51 @@ def test_pooling_averages_the_map_to_the_side_that_the_head_knows() -> None:
     np.testing.assert_allclose(logits_at(made.spec, model, x, MOMENTS, "pool"), expected, rtol=1e-5)
 
 
-def test_a_gap_net_at_twice_the_size_of_a_repeated_image_sees_the_same_inside() -> None:
-    made = net("gap")
-    assert logits_at(made.spec, model_of(made), jnp.asarray(images(13)), MOMENTS, "none").shape == (3, 10)
+def test_a_gap_net_on_a_circle_says_the_same_of_an_image_and_of_four_copies_of_it() -> None:
+    made = net("gap", padding="circular")
+    one, four = images(8), np.tile(images(8), (1, 2, 2, 1))
+    logits = [logits_at(made.spec, model_of(made), jnp.asarray(x), MOMENTS, "none") for x in (one, four)]
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-5)
+    assert np.ptp(np.asarray(logits[0])) > 0.01
+
+
+@pytest.mark.parametrize(("head", "norm"), [("gap", "none"), ("flatten", "batch")])
+def test_every_row_of_the_audit_is_what_the_net_says_of_those_images(head: str, norm: str) -> None:
+    made = net(head, norm)
+    splits = split(load("digits", 8), made.spec.task, 0)
+    table, timing = audit_sizes(made, splits, (6, 12))
+    generator = np.random.default_rng(0)
+    parts = {
+        "val": part_of(splits.val, EVALUATED["val"], generator),
+        "test": part_of(splits.test, EVALUATED["test"], generator),
+    }
+    rows = list(zip(*table.values(), strict=True))
+    adapted = {"gap": ("none", "resize"), "flatten": ("resize", "pool", "interpolate")}[head]
+    expected = {("resized", 8, "none", "own")}
+    for fit, px, adapter in product(("resized", "padded"), (6, 12), adapted):
+        if (fit, px) != ("padded", 6):
+            expected |= {(fit, px, adapter, "own")}
+            expected |= {(fit, px, adapter, "new")} if norm == "batch" and adapter != "resize" else set()
+    assert {row[:4] for row in rows} == expected
+    assert len(rows) == 2 * len(expected)
+    assert set(timing) == {f"image_s_{px}_{adapter}" for fit, px, adapter, how in expected if fit == "resized"}
+    for fit, px, adapter, statistics, name, loss, accuracy in rows:
+        part = parts[name]
+        whole = load("digits", px)
+        source = whole.test_images if name == "test" else whole.train_images
+        seen = source[part.places] if fit == "resized" else pad(part.images, px)
+        variables = made.variables
+        if statistics == "new":
+            train = part_of(splits.train, 500, np.random.default_rng(0))  # all of them: only the order is drawn
+            again = whole.train_images[train.places] if fit == "resized" else pad(train.images, px)
+            variables = (variables[0], compile_statistics(made.graph)(variables, MOMENTS, jnp.asarray(again)))
+        if adapter == "resize":
+            seen = resize(seen, 8)
+        model = nnx.merge(made.graph, *variables)
+        logits = np.asarray(logits_at(made.spec, model, jnp.asarray(seen), MOMENTS, adapter), float)
+        assert (logits.argmax(axis=1) == part.labels).mean() == pytest.approx(accuracy, abs=0.006)  # ties by rounding
+        picked = log_softmax(logits, axis=1)[np.arange(len(part.labels)), part.labels]
+        assert -picked.mean() == pytest.approx(loss, rel=1e-3)
 
 
 def test_new_statistics_are_those_of_the_batch_and_the_running_ones_stay() -> None:

@@ -65,6 +65,11 @@ def test_data_sets_that_contradict_each_other_are_named() -> None:
     assert judge_claim("C5", [one, other]).why.startswith("on the data set: ")
 
 
+def test_experiments_that_contradict_each_other_on_the_same_images_differ_in_the_net() -> None:
+    verdict = judge_claim("C5", [headline(steps(2, 2), sizes=(8,)), headline(steps(1, 1), sizes=(8,))])
+    assert verdict.why.startswith("on the net and its recipe: ")
+
+
 def test_another_experiments_factor_flips_a_verdict_and_is_named() -> None:
     declared = experiment(seeds=8, family=("C5",))
     sgd = tuple(spec.with_recipe(optimizer="sgd") for spec in declared.runs)

@@ -21,8 +21,8 @@ def audit_measures(record: Record) -> dict[str, float]:
     """Every measure of a record's audits.
 
     {map}_{metric} (the mean over images), baseline_pointing (of the best baseline), pointing_over_baseline,
-    {deletion,insertion}_{order} (the mean probability over the erased share), consistency_{shift}, {accuracy,loss}_
-    {fit}_{px}_{adapter}_{statistics}, and kept_* (`kept_measures`).
+    {deletion,insertion}_{order} (`erasing_curves`, the mean over the share), consistency_{shift},
+    {accuracy,loss}_{fit}_{px}_{adapter}_{statistics}, and kept_* (`kept_measures`).
     """
     found: dict[str, float] = {}
     for row in audit_frame(record, "maps").to_dict("records"):
@@ -30,7 +30,7 @@ def audit_measures(record: Record) -> dict[str, float]:
     if found:
         found["baseline_pointing"] = max(found[f"{name}_pointing"] for name in BASELINES)
         found["pointing_over_baseline"] = found["evidence_pointing"] - found["baseline_pointing"]
-    for (way, order), rows in audit_frame(record, "erasing").groupby(["way", "order"]) if found else ():
+    for (way, order), rows in erasing_curves(record).groupby(["way", "order"]) if found else ():
         found[f"{way}_{order}"] = float(np.trapezoid(rows["probability"], rows["share"]))
     for row in audit_frame(record, "shifts").to_dict("records"):
         found[f"consistency_{row['shift']}"] = float(row["consistency"])
@@ -41,6 +41,15 @@ def audit_measures(record: Record) -> dict[str, float]:
             found[f"accuracy_{name}"], found[f"loss_{name}"] = float(row["accuracy"]), float(row["loss"])
         found |= kept_measures(sizes, record.spec.task.px)
     return found
+
+
+def erasing_curves(record: Record) -> pd.DataFrame:
+    """Deletion and insertion, each probability over that of the whole image: or the surer net would seem to lose."""
+    curves = audit_frame(record, "erasing")
+    if curves.empty:
+        return curves
+    whole = curves[(curves["way"] == "deletion") & (curves["share"] == 0)].set_index("order")["probability"]
+    return curves.assign(probability=curves["probability"] / curves["order"].map(whole))
 
 
 class Way(NamedTuple):

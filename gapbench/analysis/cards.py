@@ -194,7 +194,8 @@ def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
         runs_everywhere = "yes" if asked == {way.fit for way in taken} else "no"
         answers = (runs_everywhere if asked else "unknown",)
         fields: dict[str, Any] = {"answers": answers, "n": len(runs), "n_declared": declared}
-        fields["note"] = f"at {len(specs[0].audit.sizes)} sizes; {reference} needs an adapter for a map of another side"
+        sizes = {*specs[0].audit.sizes} - {cell.px}
+        fields["note"] = f"at {len(sizes)} other sizes; {reference} needs an adapter for a map of another side"
         cards.append(make_card("C4", **cell._asdict(), part="runs", **fields))
         for way in taken:
             kept = runs[way.measure].dropna().to_numpy(dtype=float)

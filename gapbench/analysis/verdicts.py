@@ -98,19 +98,23 @@ def count(cards: Sequence[Card]) -> str:
 
 
 def name_factor(cards: Sequence[Card]) -> str:
-    """What separates cells that contradict each other: data, size, or both."""
+    """What separates cells that contradict each other: data, size, both, or else the net and its recipe."""
 
     def separates(groups: dict[object, set[str]]) -> bool:
         return not any({"supported", "refuted"} <= outcomes for outcomes in groups.values())
 
     by_data: dict[object, set[str]] = {}
     by_size: dict[object, set[str]] = {}
+    by_both: dict[object, set[str]] = {}
     for card in cards:
+        by_both.setdefault((card.dataset, card.px), set()).add(card.outcome)
         by_data.setdefault(card.dataset, set()).add(card.outcome)
         by_size.setdefault(card.px, set()).add(card.outcome)
     if separates(by_data):
         return "data set"
-    return "size" if separates(by_size) else "size and data set"
+    if separates(by_size):
+        return "size"
+    return "size and data set" if separates(by_both) else "net and its recipe"
 
 
 def judge_published(found: Sequence[Evidence]) -> list[Verdict]:

@@ -161,13 +161,20 @@ def _decoded(files: dict[str, bytes], mode: str) -> Iterator[Pixels]:
 
 
 def read_image(path: Path, channels: int) -> Pixels:
-    """One image of any size and usual format, in so many channels; raises UserError that names it where it is none."""
+    """One image of any size and usual format, in so many channels, on white where it is transparent.
+
+    Raises:
+      UserError: there is none, or it cannot be read; the message names it.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.stat().st_size > MAX_MEMBER_BYTES:
         raise UserError(f"{path}: has more than {MAX_MEMBER_BYTES} bytes; use a smaller image")
     with _opened(str(path), path.read_bytes(), FORMATS) as image:
-        return _pixels(image, "L" if channels == 1 else "RGB")
+        seen: Image.Image = image
+        if image.has_transparency_data:
+            seen = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return _pixels(seen, "L" if channels == 1 else "RGB")
 
 
 def _place(name: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gapbench.analysis import stats
-from gapbench.analysis.audits import BASELINES, audit_frame
+from gapbench.analysis.audits import BASELINES, audit_frame, erasing_curves
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, cell_rows, cells_by_regime, compare_pairs
 from gapbench.experiment import Cell
@@ -82,9 +82,9 @@ def maps_table(evidence: Evidence) -> Table:
         " test images; differences in points. Evidence is gradient times input on the last maps, which of a head of one"
         " layer sums with the bias to the logit exactly. A threshold of boxes is the best of 19 on 200 validation"
         " images, for each IoU. V1: the largest component, IoU 0.5; V2: any component, mean over IoU 0.3, 0.5 and 0.7."
-        " Deletion (lower is better) and insertion (higher is better): mean probability of the class while pixels are"
-        f" erased, or shown, those of most evidence first. Both heads right: {both or 'no whole pair yet'} of the"
-        f" images. {setting(evidence)}"
+        " Deletion (lower is better) and insertion (higher is better): mean probability of the class, over that of the"
+        " whole image, while pixels are erased, or shown, those of most evidence first. Both heads right:"
+        f" {both or 'no whole pair yet'} of the images. {setting(evidence)}"
     )
     return Table("maps", caption, by_cell(raw, experiment), columns)
 
@@ -127,7 +127,7 @@ def draw_maps(evidence: Evidence) -> Figure:
 
 
 def draw_erasing(evidence: Evidence) -> Figure:
-    """The probability of the class while pixels are erased or shown, most evidence first; a panel a cell and way."""
+    """The class's probability while pixels are erased or shown, most evidence first, over that of the whole image."""
     experiment = evidence.experiment
     rows = cells_by_regime(evidence.measures, experiment)
     found = rows.get("tuned") or next(iter(rows.values()))
@@ -139,7 +139,7 @@ def draw_erasing(evidence: Evidence) -> Figure:
             runs = [run for run in runs if "erasing" in run.audits]
             if not runs:
                 continue
-            curves = pd.concat([audit_frame(r, "erasing").assign(run=r.run_id) for r in runs])
+            curves = pd.concat([erasing_curves(run).assign(run=run.run_id) for run in runs])
             for way, ax in zip(("deletion", "insertion"), (axes[0][column], axes[1][column]), strict=True):
                 for order, width in (("evidence", 2.0), ("initial", 0.8)):
                     own = curves[(curves["way"] == way) & (curves["order"] == order)]
@@ -151,30 +151,27 @@ def draw_erasing(evidence: Evidence) -> Figure:
         axes[0][column].set_title(f"{cell.regime}, {cell.label}", fontsize=10)
         axes[1][column].set_xlabel("share of the pixels")
     for way, line in zip(("erased", "shown"), axes, strict=True):
-        line[0].set_ylabel(f"probability, {way}")
+        line[0].set_ylabel(f"of the whole image's\nprobability, {way}")
         for ax in line:
-            ax.set_ylim(0, 1)
+            ax.set_ylim(0, 1.05)
             in_percent(ax.yaxis)
     legend_above(figure, axes[0][0], 4)
     return figure
 
 
 def gallery_pair(evidence: Evidence) -> list[Record]:
-    """The first seed's two runs at the largest size, of the tuned regime where there is one."""
+    """The first seed's two runs at the largest size, of the tuned regime where there is one; fewer where none is."""
     experiment = evidence.experiment
     rows = cells_by_regime(evidence.measures, experiment)
     cell = max(rows.get("tuned") or next(iter(rows.values())), key=lambda cell: cell.px)
-    by_id = {record.run_id: record for record in evidence.records if "gallery" in record.audits}
-    runs = [cell_rows(evidence.measures, cell, arm)["run_id"] for arm in experiment.pair]
-    return [by_id[next(run_id for run_id in ids if run_id in by_id)] for ids in runs]
+    kept = [record for record in evidence.records if "gallery" in record.audits]
+    ids = [set(cell_rows(evidence.measures, cell, arm)["run_id"]) for arm in experiment.pair]
+    return [record for own in ids for record in kept if record.run_id in own][:2]
 
 
 def has_gallery(evidence: Evidence) -> bool:
     """Whether both halves of a pair kept their maps."""
-    try:
-        return has_maps(evidence) and len(gallery_pair(evidence)) == 2
-    except StopIteration:
-        return False
+    return has_maps(evidence) and len(gallery_pair(evidence)) == 2
 
 
 def decode(text: str, kind: str, *shape: int) -> np.ndarray:

@@ -80,7 +80,8 @@ def position_table(evidence: Evidence) -> Table:
     caption = (
         f"{tasks if any(task_of(cell.dataset) != 'what' for cell in experiment.cells) else ''}Same class: the share of"
         " 400 test images whose class stays when they are moved down and to the right, over the border; of canvases"
-        f" those are left out whose digit that would cut. {setting(evidence)}"
+        " those are left out whose digit that would cut. It asks for the same answer, right or wrong. Valid padding"
+        f" also makes the last map smaller, and flatten's head with it. {setting(evidence)}"
     )
     return Table("position", caption, raw, columns)
 

@@ -100,11 +100,11 @@ def costs_table(evidence: Evidence) -> Table:
     parameters = {r.spec.arm: r.parameters["head"] for r in evidence.records if r.parameters}
     found = list[dict[str, Any]]()
     for px, arm in itertools.product(sizes_of(evidence), experiment.pair):
-        runs = cell_rows(evidence.measures, cell, arm).merge(evidence.timing, on="run_id")
+        runs = cell_rows(evidence.measures, cell, arm).merge(evidence.timing, on="run_id", how="left")
         for adapter in MARKED:
             timed = runs.get(f"image_s_{px}_{adapter}", pd.Series(dtype=float)).dropna()
             accuracy = at_size(runs, Way("resized", adapter, "own"), px, cell.px)
-            if timed.empty or not len(accuracy):
+            if not len(accuracy):
                 continue
             made = spec.task.px if adapter == "resize" else px  # what the backbone sees
             net = spec.model_copy(update={"task": spec.task.model_copy(update={"px": made}), "head": arm})
@@ -112,7 +112,8 @@ def costs_table(evidence: Evidence) -> Table:
                 net = net.model_copy(update={"head": f"ladder:{spec.backbone.feature_px(cell.px)}"})
             row = {"px": px, "arm": arm, "adapter": adapter, "parameters": parameters[arm]}
             row["flops"] = flops_of(net, record)
-            scored, speed = stats.mean_interval(accuracy), stats.median_interval(1 / timed.to_numpy(dtype=float))
+            speeds = 1 / timed.to_numpy(dtype=float)  # none of nets that were trained as a fleet
+            scored, speed = stats.mean_interval(accuracy), stats.median_interval(speeds)
             row |= {f"accuracy_{name}": value for name, value in scored._asdict().items()}
             found.append(row | {f"speed_{name}": value for name, value in speed._asdict().items()})
     columns: Columns = {
@@ -139,7 +140,7 @@ def flops_of(spec: RunSpec, record: Record) -> float:
         counts = count_net(spec, record.image_channels, record.classes)
     except UserError:
         return np.nan
-    return counts.flops if counts else np.nan
+    return float(counts.flops) if counts else np.nan
 
 
 def draw_losses(evidence: Evidence) -> Figure:
