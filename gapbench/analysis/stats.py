@@ -71,10 +71,13 @@ def _bootstrap(
     return Interval(estimate, low, high, n, method)
 
 
+NO_VALUES = Interval(float("nan"), float("nan"), float("nan"), 0, "none")
+
+
 def mean_interval(values: Values) -> Interval:
     """Mean over seeds; nan where there is none."""
     if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"), 0, "none")
+        return NO_VALUES
     return _bootstrap((values,), lambda x, axis: np.mean(x, axis=axis), float(np.mean(values)))
 
 
@@ -93,7 +96,12 @@ def mean_band(values: Float[np.ndarray, "S T"]) -> tuple[Float[np.ndarray, "T"],
 
 
 def median_interval(values: Values) -> Interval:
-    """Median over interleaved blocks: one disturbed block does not move it (percentile: BCa fits smooth statistics)."""
+    """Median over interleaved blocks: one disturbed block does not move it (percentile: BCa fits smooth statistics).
+
+    nan where there is none.
+    """
+    if not len(values):
+        return NO_VALUES
     return _bootstrap(
         (values,), lambda x, axis: np.median(x, axis=axis), float(np.median(values)), methods=("percentile",)
     )
