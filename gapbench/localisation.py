@@ -32,7 +32,7 @@ def enlarge(maps: Float[np.ndarray, "N h h"], px: int, stride: int, start: int) 
     """Each position over the stride × stride pixels it was pooled from, the first of which is at `start`.
 
     Bilinear, with the half-pixel centres that image libraries have. Beyond the outer centres, and so where pooling left
-    pixels out, a map is constant: a maximum there is shared by at least (stride / 2)² pixels.
+    pixels out, a map is constant: a maximum at an edge is shared by stride / 2 pixels or more.
     """
     over = stretch(maps, maps.shape[1] * stride)[:, : px - start, : px - start]
     rest = (start, px - start - over.shape[1])

@@ -68,6 +68,14 @@ def test_a_record_holds_every_answer(audited: tuple[Record, dict[str, float], Pa
     assert Record.model_validate_json(record.model_dump_json(by_alias=True)) == record
 
 
+def test_a_run_that_is_asked_for_other_sizes_has_them_in_its_record_and_their_times_beside_it() -> None:
+    record, timing = trained(spec_of(dataset="digits", audit=Audit(sizes=(12, 21))))
+    assert record.status == "ok", record.reason
+    assert set(record.audits) == {"sizes"}
+    assert set(record.audits["sizes"]["px"]) == {12, 16, 21}
+    assert timing["image_s_21_none"] > 0
+
+
 def test_the_mean_over_images_is_what_the_table_says(audited: tuple[Record, dict[str, float], Path]) -> None:
     audits = audited[0].audits
     means = dict(

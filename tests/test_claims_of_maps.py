@@ -218,6 +218,8 @@ def test_both_experiments_have_their_tables_and_figures() -> None:
     costs = [row for row in tables["size_costs"].shown if row[:3] == ["12 px", "gap", "none"]]
     assert costs[0][3] == "50"  # parameters; none of these nets was timed, and the row stands all the same
     assert costs[0][6].startswith("–")
+    own = [row[1:3] for row in tables["size_costs"].shown if row[0] == "8 px"]
+    assert own == [["flatten", "none"], ["gap", "none"]]  # at their own size nothing is adapted
     shown = [row for row in tables["sizes"].shown if row[:3] == ["tuned", "8 px", "gap"]]
     ways_shown = [(fit, adapter, "own") for fit in ("resized", "padded") for adapter in ("none", "resize")]
     assert [tuple(row[3:6]) for row in shown] == ways_shown

@@ -172,7 +172,8 @@ def read_image(path: Path, channels: int) -> Pixels:
         raise UserError(f"{path}: has more than {MAX_MEMBER_BYTES} bytes; use a smaller image")
     with _opened(str(path), path.read_bytes(), FORMATS) as image:
         seen: Image.Image = image
-        if image.has_transparency_data:
+        if image.has_transparency_data:  # which images of a data set are read without
+            ImageOps.exif_transpose(image, in_place=True)
             seen = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return _pixels(seen, "L" if channels == 1 else "RGB")
 

@@ -14,7 +14,6 @@ from gapbench.experiment import Cell
 from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
 from gapbench.report.figures import AXES
-from gapbench.report.maps import has_maps
 from gapbench.report.signs import factors_frame, has_factors, in_row, signs_frame
 from gapbench.report.table import number, signed_points, with_interval
 
@@ -75,11 +74,14 @@ def places(found: Sequence[Evidence]) -> dict[str, list[Evidence]]:
 def tell_maps(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     """C3: hits by size, of both heads and of the best baseline."""
     told = []
-    for evidence in filter(has_maps, found):
+    for evidence in found:
         flatten, gap = evidence.experiment.pair
-        for cell in cells_by_regime(evidence.measures, evidence.experiment).get("tuned", ()):
+        own = deciding_cards("C3", [evidence])
+        for cell in cells_by_regime(evidence.measures, evidence.experiment).get("tuned", ()) if own else ():
             ours, theirs = (cell_rows(evidence.measures, cell, arm) for arm in (gap, flatten))
             shares = (ours["evidence_pointing"], theirs["evidence_pointing"], ours["baseline_pointing"])
+            if any(share.isna().all() for share in shares):
+                continue
             texts = [f"{share.mean():.0%}" for share in shares]
             told.append(f"{cell.label} {gap} {texts[0]}, {flatten} {texts[1]}, best baseline {texts[2]}")
     return (
@@ -93,8 +95,7 @@ def tell_sizes(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
     for evidence in found:
         works = [card for card in deciding_cards("C4", [evidence]) if card.part != "runs"]
         for card in works:
-            fit = card.part.removeprefix("works ")
-            told.append(f"`{evidence.name}`, {fit} {card.show(card.estimate)} {card.interval} ({card.note})")
+            told.append(f"`{evidence.name}`, {card.where} {card.show(card.estimate)} {card.interval} ({card.note})")
     return f"accuracy at other sizes minus that at the trained size, in points: {'; '.join(told)}"
 
 

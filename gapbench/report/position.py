@@ -77,11 +77,14 @@ def position_table(evidence: Evidence) -> Table:
         " training even ones stand on the left and odd ones on the right, in test the reverse (swapped: validation"
         " images are as in training, so that their accuracy minus that of the test images is what the side was worth). "
     )
+    valid = ""
+    if any(spec.backbone.padding == "valid" for spec in experiment.runs):
+        valid = " Valid padding also makes the last map smaller, and flatten's head with it."
     caption = (
         f"{tasks if any(task_of(cell.dataset) != 'what' for cell in experiment.cells) else ''}Same class: the share of"
         " 400 test images whose class stays when they are moved down and to the right, over the border; of canvases"
-        " those are left out whose digit that would cut. It asks for the same answer, right or wrong. Valid padding"
-        f" also makes the last map smaller, and flatten's head with it. {setting(evidence)}"
+        f" those are left out whose object that would cut. It asks for the same answer, right or wrong.{valid}"
+        f" {setting(evidence)}"
     )
     return Table("position", caption, raw, columns)
 

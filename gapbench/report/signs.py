@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gapbench.analysis.claims import overall
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, compare_pairs, paired_group, trained_cells
 from gapbench.analysis.strata import stratified_interval
@@ -31,13 +32,20 @@ def signs_frame(evidence: Evidence) -> pd.DataFrame:
             cell = Cell(*(row[name] for name in CELL))
             kept = {f"{measure.name}_{name}": row[name] for name in ("estimate", "low", "high", "n")}
             rows.setdefault(cell, {}).update(kept)
-    outcomes = {(c.claim, c.regime, c.dataset, c.px, c.factors): c.outcome for c in evidence.cards}
+    outcomes: dict[tuple[Any, ...], list[str]] = {}  # a claim may have several parts in a cell
+    for card in evidence.cards:
+        outcomes.setdefault((card.claim, card.regime, card.dataset, card.px, card.factors), []).append(card.outcome)
     return pd.DataFrame(
         [
-            cell._asdict() | row | {claim: outcomes.get((claim, *cell), "") for claim in experiment.family}
+            cell._asdict() | row | {claim: say(outcomes.get((claim, *cell))) for claim in experiment.family}
             for cell, row in rows.items()
         ]
     )
+
+
+def say(outcomes: list[str] | None) -> str:
+    """One outcome over the parts of a claim; empty where it was not judged."""
+    return overall(outcomes) if outcomes else ""
 
 
 def signs_table(evidence: Evidence) -> Table:

@@ -104,7 +104,7 @@ def costs_table(evidence: Evidence) -> Table:
         for adapter in MARKED:
             timed = runs.get(f"image_s_{px}_{adapter}", pd.Series(dtype=float)).dropna()
             accuracy = at_size(runs, Way("resized", adapter, "own"), px, cell.px)
-            if not len(accuracy):
+            if not len(accuracy) or (px == cell.px and adapter != "none"):
                 continue
             made = spec.task.px if adapter == "resize" else px  # what the backbone sees
             net = spec.model_copy(update={"task": spec.task.model_copy(update={"px": made}), "head": arm})
