@@ -3,8 +3,8 @@
     gapbench run centred                 # 40 runs, about 4 min on two cores; feeds claims C2 and C5
 
 On canvases the heads change places: GAP errs less and learns faster. But maps differs from size_sweep in its net, too
-(batch norm, three stages, narrower). So here the canvas alone is taken back: place, size and clutter. The tuned regime has
-the rates that suit centred digits, by learning_rate_centred.
+(batch norm, three stages, narrower). So here the canvas alone is taken back: place, size and clutter.
+The tuned regime has the rates that suit centred digits, by learning_rate_centred.
 """
 
 from gapbench.experiment import Experiment, grid
