@@ -1,6 +1,6 @@
 """The one evaluation: every split, padded and masked, in eval mode, so that every image counts exactly once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -53,27 +53,21 @@ def evaluate(
     labels: Int[np.ndarray, "N"],
 ) -> Score:
     """Score of one split; `count(images, labels, counts)` is `count_batch` with the model and the moments filled in."""
-    sums = []
-    for start in range(0, len(labels), BATCH):
-        x, y = images[start : start + BATCH], labels[start : start + BATCH]
-        padding = BATCH - len(y)
-        sums.append(
-            count(
-                np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0))),
-                np.pad(y, (0, padding)),
-                np.arange(BATCH) < len(y),
-            )
-        )
+    sums = [count(*batch) for batch in padded_batches(images, labels, np.ones(len(labels), bool))]
     losses, correct = zip(*jax.device_get(sums), strict=True)  # one wait for the whole split
     return mean_score(losses, correct, len(labels))
 
 
+def padded_batches(*columns: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The columns by batches of one shape, the last one filled up with zeros (False)."""
+    for start in range(0, len(columns[0]), BATCH):
+        parts = [column[start : start + BATCH] for column in columns]
+        yield tuple(np.pad(part, [(0, BATCH - len(part))] + [(0, 0)] * (part.ndim - 1)) for part in parts)
+
+
 def in_batches(function: Callable[..., Any], images: UInt8[np.ndarray, "N H W C"], *columns: np.ndarray) -> Any:
-    """`function(images, *columns)` by batches of one shape, the last one filled up; its arrays [N, ...] on the host."""
-    outs = []
-    for start in range(0, len(images), BATCH):
-        parts = [column[start : start + BATCH] for column in (images, *columns)]
-        outs.append(function(*(np.pad(p, [(0, BATCH - len(p))] + [(0, 0)] * (p.ndim - 1)) for p in parts)))
+    """`function(images, *columns)` of all images, batch by batch; its arrays [N, ...] on the host."""
+    outs = [function(*batch) for batch in padded_batches(images, *columns)]
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(images)], *jax.device_get(outs))
 
 

@@ -78,9 +78,7 @@ def test_a_run_that_is_asked_for_other_sizes_has_them_in_its_record_and_their_ti
 
 def test_the_mean_over_images_is_what_the_table_says(audited: tuple[Record, dict[str, float], Path]) -> None:
     audits = audited[0].audits
-    means = dict(
-        zip(zip(audits["maps"]["map"], audits["maps"]["metric"], strict=True), audits["maps"]["value"], strict=True)
-    )
+    means = {row[:2]: row[2] for row in zip(*audits["maps"].values(), strict=True)}
     for metric in ("pointing", "pointing_15", "box_largest_50", "box", "precision"):
         assert np.mean(np.array(audits["images"][metric], float)) == pytest.approx(means["evidence", metric])
 
@@ -104,9 +102,7 @@ def test_evidence_of_a_net_that_sees_brightness_lies_on_the_only_bright_thing(he
     net, dataset = bright_net(head, name), load(name, 16)
     audits = audit_maps(net, dataset, split(dataset, net.spec.task, 0))
     assert np.mean(audits["images"]["pointing"]) > 0.9
-    means = dict(
-        zip(zip(audits["maps"]["map"], audits["maps"]["metric"], strict=True), audits["maps"]["value"], strict=True)
-    )
+    means = {row[:2]: row[2] for row in zip(*audits["maps"].values(), strict=True)}
     assert means["centre", "pointing"] < 0.5
     assert means["evidence", "pixels"] > 2 * means["centre", "pixels"]
 

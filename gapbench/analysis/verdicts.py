@@ -6,7 +6,7 @@ where a factor flips them: the shared learning rate, or what another experiment 
 with each other). Else it is undecided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gapbench.analysis.claims import CLAIMS, TRAINED, Card, overall, points
@@ -99,22 +99,18 @@ def count(cards: Sequence[Card]) -> str:
 
 def name_factor(cards: Sequence[Card]) -> str:
     """What separates cells that contradict each other: data, size, both, or else the net and its recipe."""
-
-    def separates(groups: dict[object, set[str]]) -> bool:
-        return not any({"supported", "refuted"} <= outcomes for outcomes in groups.values())
-
-    by_data: dict[object, set[str]] = {}
-    by_size: dict[object, set[str]] = {}
-    by_both: dict[object, set[str]] = {}
-    for card in cards:
-        by_both.setdefault((card.dataset, card.px), set()).add(card.outcome)
-        by_data.setdefault(card.dataset, set()).add(card.outcome)
-        by_size.setdefault(card.px, set()).add(card.outcome)
-    if separates(by_data):
-        return "data set"
-    if separates(by_size):
-        return "size"
-    return "size and data set" if separates(by_both) else "net and its recipe"
+    keys: dict[str, Callable[[Card], object]] = {
+        "data set": lambda card: card.dataset,
+        "size": lambda card: card.px,
+        "size and data set": lambda card: (card.dataset, card.px),
+    }
+    for name, key in keys.items():
+        groups: dict[object, set[str]] = {}
+        for card in cards:
+            groups.setdefault(key(card), set()).add(card.outcome)
+        if not any({"supported", "refuted"} <= outcomes for outcomes in groups.values()):
+            return name
+    return "net and its recipe"
 
 
 def judge_published(found: Sequence[Evidence]) -> list[Verdict]:
