@@ -35,7 +35,7 @@ reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the publishe
 	  else echo "nothing is published under this name to compare with"; fi
 
 test: $(STAMP) ## all tests, notebooks included: about 4 min on two cores
-	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
+	$(BIN)/python -m pytest -n auto --dist worksteal --nbmake tests notebooks
 
 report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 40 s, trains nothing
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md

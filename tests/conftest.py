@@ -8,16 +8,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-# As the sweep's workers do, and before JAX is imported: one thread, so that results do not depend on the core count.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+# Before JAX is imported. As the sweep's workers do, one thread, so that results do not depend on the core count. And
+# hundreds of programs that each run for milliseconds: what LLVM would make faster takes longer to compile.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0")
 
 import jax
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from records_maker import DECLARED, EFFECT, sweep, throughput, write_folder
 
 from gapbench import cli, report
 from gapbench.analysis import stats
 from gapbench.analysis.evidence import Evidence, load_evidence
+from gapbench.report import drawing
 from gapbench.report.figures import make_figures
 from gapbench.report.table import Table
 from gapbench.report.tables import make_tables
@@ -75,6 +79,17 @@ def drawn_once(figures: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyP
     """Figures and resamples are slow, and tested apart: a report gets the drawn figures, and fewer samples."""
     monkeypatch.setattr(report, "make_figures", lambda _: figures)
     monkeypatch.setattr(stats, "RESAMPLES", 999)
+
+
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, but not laid out and encoded, which takes most of the time: an `svg` is their texts alone."""
+
+    def texts(figure: Figure) -> dict[str, bytes]:
+        found = (text.get_text() for text in figure.findobj(Text) if text.get_visible())
+        return {"png": b"", "svg": "\n".join(filter(None, found)).encode()}
+
+    monkeypatch.setattr(drawing, "encode", texts)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from gapbench.report.guide import say_crossover
 from gapbench.report.tables import make_tables
 from gapbench.spec import RunSpec
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 def controls() -> Evidence:
     """gap, flatten and gmp, each with and without dropout, and gap twice; an arm's error is gap's and some points."""

@@ -18,11 +18,12 @@ from gapbench.audits import encode
 from gapbench.data import canvas
 from gapbench.experiment import Experiment, grid
 from gapbench.records import Record
-from gapbench.report.figures import make_figures
+from gapbench.report.figures import DRAW, make_figures, show
 from gapbench.report.tables import make_tables
 from gapbench.spec import Audit, Backbone, Recipe, RunSpec, Task
 
 SIZES = (6, 8, 12)
+AUDITS = {"maps", "gallery", "erasing", "sizes", "size_losses", "position"}  # figures
 MAPS = ("evidence", "contrast", "gradcam", "initial", "intensity", "centre")
 METRICS = ("pointing", "pointing_15", "box_largest_50", "box", "precision", "pixels")
 RIGHT = {"flatten": [1, 1, 0, 0], "gap": [1, 0, 1, 0]}  # of four images: both are right on the first
@@ -203,6 +204,12 @@ def test_a_way_that_does_not_take_every_size_is_none() -> None:
     assert Way("resized", "pool", "own") not in ways(measured(made, cut))
 
 
+def check_drawn(found: Evidence, names: set[str]) -> None:
+    """These of the figures that tell of audits, and these alone, apply; each is a picture."""
+    assert {name for name in AUDITS if DRAW[name][1](found)} == names
+    assert all(show(name, found).png.startswith(b"\x89PNG") for name in names)
+
+
 def test_both_experiments_have_their_tables_and_figures() -> None:
     made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
     found = evidence(made, records_of(made, lambda spec: maps_audit(spec, {"flatten": 0.5, "gap": 0.8})))
@@ -212,7 +219,7 @@ def test_both_experiments_have_their_tables_and_figures() -> None:
         "centre box 30.00 %, brightness 30.00 %, flatten's initial weights 30.00 %, gap's initial"
         in tables["maps"].markdown
     )
-    assert {"maps", "gallery", "erasing"} <= set(make_figures(found))
+    check_drawn(found, {"maps", "gallery", "erasing"})
     found = evidence(*c4({"flatten": -0.01, "gap": -0.3}))
     tables = {table.name: table for table in make_tables(found)}
     costs = [row for row in tables["size_costs"].shown if row[:3] == ["12 px", "gap", "none"]]
@@ -223,9 +230,10 @@ def test_both_experiments_have_their_tables_and_figures() -> None:
     shown = [row for row in tables["sizes"].shown if row[:3] == ["tuned", "8 px", "gap"]]
     ways_shown = [(fit, adapter, "own") for fit in ("resized", "padded") for adapter in ("none", "resize")]
     assert [tuple(row[3:6]) for row in shown] == ways_shown
-    assert {"sizes", "size_losses"} <= set(make_figures(found))
+    check_drawn(found, {"sizes", "size_losses"})
 
 
+@pytest.mark.usefixtures("sketched")
 def test_the_position_table_has_what_speaks_of_each_task_and_its_figure_is_drawn() -> None:
     names = [canvas("digits", scale=(0.4, 0.6), label=label) for label in ("where", "what", "swapped")]
     runs = grid(
@@ -252,6 +260,7 @@ def test_the_position_table_has_what_speaks_of_each_task_and_its_figure_is_drawn
     assert "position" in make_figures(found)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_images_that_move_under_one_padding_have_a_table_and_runs_that_diverged_have_none() -> None:
     made = declared(Audit(shifts=(1, 2)), "C2")
     moved = {"shift": (0, 1, 2), "images": (9, 8, 7), "consistency": (1.0, 0.75, 0.5), "accuracy": (0.7, 0.7, 0.6)}
@@ -264,6 +273,7 @@ def test_images_that_move_under_one_padding_have_a_table_and_runs_that_diverged_
     assert "position" not in {table.name for table in make_tables(diverged)}
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("arm", ["flatten", "gap"])
 def test_maps_of_which_one_arm_diverged_in_all_runs_are_shown_for_the_other(arm: str) -> None:
     made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
@@ -273,12 +283,14 @@ def test_maps_of_which_one_arm_diverged_in_all_runs_are_shown_for_the_other(arm:
         for spec in made.all_runs
     ]
     found = evidence(made, runs)
-    assert {"maps", "erasing"} <= set(make_figures(found))
-    assert "gallery" not in make_figures(found)
+    drawn = set(make_figures(found))
+    assert {"maps", "erasing"} <= drawn
+    assert "gallery" not in drawn
     assert {card.outcome for card in found.cards if card.claim == "C3"} == {"undecided"}
     assert "maps" in {table.name for table in make_tables(found)}
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_partly_trained_sweep_has_its_tables_and_no_verdict_that_it_does_not_bear() -> None:
     made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
     records = records_of(made, lambda spec: maps_audit(spec, {"flatten": 0.5, "gap": 0.75}))

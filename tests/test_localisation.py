@@ -146,7 +146,7 @@ def test_what_moves_the_map_most_lies_under_the_position_that_moves(kind: str, p
         return net(image[None, ..., None], False)[0, side // 2, side // 2].sum()
 
     # of equal inputs a pool shares the gradient, so that the receptive field is symmetric
-    seen = np.asarray(jax.grad(middle)(jnp.ones((px, px))))
+    seen = np.asarray(jax.jit(jax.grad(middle))(jnp.ones((px, px))))
     spot = np.zeros((1, side, side))
     spot[0, side // 2, side // 2] = 1
     over = enlarge(spot, px, backbone.stride, backbone.start)[0]

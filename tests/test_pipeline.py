@@ -7,6 +7,7 @@ import pytest
 
 from gapbench.cli import main
 
+pytestmark = pytest.mark.usefixtures("sketched")
 EXPERIMENT = """
 from gapbench.experiment import Experiment, grid
 from gapbench.spec import Backbone, Recipe, Task

@@ -10,6 +10,8 @@ from gapbench.report.guide import say_factors
 from gapbench.report.signs import factors_frame, signs_table
 from gapbench.spec import RunSpec
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 def declare() -> Experiment:
     """Two optimisers, each with a rate of its own, and two schedules."""

@@ -11,14 +11,14 @@ from gapbench.spec import UserError
 
 def curves_frame(records: list[Record]) -> pd.DataFrame:
     """One row a run and evaluated step: the spec's fields, step, and loss and accuracy of train, val and test."""
-    parts = []
-    for record in records:
-        long = pd.DataFrame({name: list(column) for name, column in record.curve if column})
-        if not long.empty:
-            wide = long.pivot(index="step", columns="split", values=["loss", "accuracy"])
-            wide.columns = wide.columns.map("{0[1]}_{0[0]}".format)
-            parts.append(wide.reset_index().assign(run_id=record.run_id, **record.spec.row))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run_id", "step"])
+    ran = [record for record in records if record.curve.step]
+    if not ran:
+        return pd.DataFrame(columns=["run_id", "step"])
+    long = pd.concat(pd.DataFrame(dict(record.curve)).assign(run_id=record.run_id) for record in ran)
+    wide = long.pivot(index=["run_id", "step"], columns="split", values=["loss", "accuracy"])
+    wide.columns = wide.columns.map("{0[1]}_{0[0]}".format)
+    rows = pd.DataFrame([{"run_id": record.run_id, **record.spec.row} for record in ran])
+    return rows.merge(wide.reset_index(), on="run_id")  # in the order of the records
 
 
 def timing_frame(folder: Path, records: list[Record]) -> pd.DataFrame:

@@ -36,17 +36,23 @@ WIDTH = 8.0  # inches, at a font that is still readable at half of it
 
 
 def render(draw: Callable[[Any], Figure], evidence: Any) -> dict[str, bytes]:
-    """The figure as `png` and `svg` bytes, without dates or versions in them."""
+    """The figure as `png` and `svg` bytes."""
     with plt.rc_context(STYLE):
         figure = draw(evidence)
-        figure.draw_without_rendering()  # lays out once, for both formats
-        figure.set_layout_engine("none")
-        files = {}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
-            files[kind] = buffer.getvalue()
+        files = encode(figure)
         plt.close(figure)
+    return files
+
+
+def encode(figure: Figure) -> dict[str, bytes]:
+    """Both formats, laid out alike, without dates or versions in them."""
+    figure.draw_without_rendering()  # lays out once
+    figure.set_layout_engine("none")
+    files = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        files[kind] = buffer.getvalue()
     return files
 
 
