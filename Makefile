@@ -7,7 +7,7 @@ STAMP := .venv/installed
 RIVALS := .venv-rivals/installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test report plots check notebooks bench bench-rivals accelerator lint lock clean
+.PHONY: help reproduce test rehearse report plots check notebooks bench bench-rivals accelerator lint lock clean
 
 # The first of these versions of Python that starts, on PATH and then among pyenv's. PYTHON=... overrides.
 find_python = for v in $(1); do \
@@ -36,6 +36,9 @@ reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the publishe
 
 test: $(STAMP) ## all tests, notebooks included: about 4 min on two cores
 	$(BIN)/python -m pytest -n auto --dist worksteal --nbmake tests notebooks
+
+rehearse: $(STAMP) ## every part of make accelerator at its smallest, on whatever device there is, and checked: 1 min
+	$(BIN)/python -m pytest -m rehearsal tests/test_accelerator.py
 
 report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 40 s, trains nothing
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md

@@ -66,6 +66,7 @@ def test_what_is_installed_is_found_by_the_name_in_pyproject() -> None:
     assert not accelerator.is_installed("no-such-package-anywhere")
 
 
+@pytest.mark.rehearsal
 def test_the_rehearsal_goes_through_every_part(tmp_path: Path) -> None:
     done, out = call("--rehearse", "--out", str(tmp_path / "out"), cwd=tmp_path), tmp_path / "out/rehearsal"
     assert done.returncode == 0, done.stderr

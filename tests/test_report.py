@@ -11,21 +11,16 @@ from pathlib import Path
 import pytest
 from records_maker import DECLARED, EFFECT, experiment, record, sweep, write_folder
 
-from gapbench import cli, report
+from gapbench import cli
 from gapbench.analysis.evidence import Evidence, load_evidence
-from gapbench.report import build_files, differing, draw_files, make_report, write_files
+from gapbench.report import differing, make_report, write_files
 from gapbench.report.table import Table
 
 
 def test_a_second_report_in_the_same_process_has_the_same_bytes(
-    evidence: Evidence,
-    figures: dict[str, dict[str, bytes]],
-    report_files: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    sweep_folder: Path, report_files: dict[str, bytes]
 ) -> None:
-    assert draw_files(figures).items() <= report_files.items()  # drawn a second time
-    monkeypatch.setattr(report, "make_figures", lambda _: figures)
-    assert build_files(evidence) == report_files
+    assert make_report(sweep_folder)[1] == report_files
 
 
 def test_a_report_by_another_process_elsewhere_has_the_same_bytes_and_starts_no_jax(
@@ -77,7 +72,7 @@ def check_stopped(folder: Path, kept: list[int]) -> None:
 @pytest.mark.parametrize(
     "kept", [pytest.param([0], id="one run"), pytest.param([*range(12)], id="one head at one size")]
 )
-def test_a_sweep_that_was_stopped_early_has_a_report(kept: list[int], tmp_path: Path) -> None:
+def test_a_sweep_that_was_stopped_early_has_a_report(kept: list[int], sketched: None, tmp_path: Path) -> None:
     check_stopped(tmp_path, kept)
 
 
