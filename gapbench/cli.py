@@ -148,7 +148,7 @@ def status(experiment: Positional[str], out: Path | None = None) -> int:
         for arm in dict.fromkeys(spec.arm for spec in specs):
             counts = Counter(states[spec.run_id] for spec in specs if spec.arm == arm)
             told = ", ".join(f"{n} {state}" for state, n in counts.items())
-            print(f"{cell.dataset} {cell.label} {cell.regime} {arm}: {told}")
+            print(f"{cell.dataset.partition(',')[0]} {cell.label} {cell.regime} {arm}: {told}")
     for line in broken:
         print(f"broken: {line}", file=sys.stderr)
     return 1 if broken else 0

@@ -124,10 +124,13 @@ class Experiment(Declaration):
         """The runs of each cell, smallest inputs first, otherwise as declared."""
         found: dict[Cell, list[RunSpec]] = {}
         names = self.factors
+        options = {spec.task.dataset: spec.task.dataset.split(",")[1:] for spec in self.runs}  # of canvases
+        common = set.intersection(*map(set, options.values()))
         for regime, specs in self.regimes.items():
             for shared, spec in zip(self.runs, specs, strict=True):
                 row = shared.cell_row
-                factors = ", ".join(f"{name} {show(row[name])}" for name in names)
+                own = [option.replace("=", " ") for option in options[spec.task.dataset] if option not in common]
+                factors = ", ".join([*own, *(f"{name} {show(row[name])}" for name in names)])
                 found.setdefault(Cell(regime, spec.task.dataset, spec.task.px, factors), []).append(spec)
         ordered = sorted(found, key=lambda cell: (cell.regime, cell.dataset, cell.px))  # stable
         return {cell: tuple(found[cell]) for cell in ordered}

@@ -42,7 +42,8 @@ def test_every_image_moves_by_a_shift_of_its_own_and_black_fills_in() -> None:
     images = images_of(500)
     after = jax.jit(shift)(images, key_for(0, "augment"))
     assert after.dtype == jnp.uint8
-    counts = np.array([shifts_of(images, np.asarray(after)).count(by) for by in ALL])
+    found = shifts_of(images, np.asarray(after))
+    counts = np.array([found.count(by) for by in ALL])
     # 500 draws from 25: 20 of each in the mean, chi-squared with 24 degrees of freedom: 52 has p = 0.0008
     assert np.sum((counts - 20) ** 2 / 20) < 52
 
@@ -74,16 +75,19 @@ def test_both_runs_of_a_pair_see_the_same_shifts_anew_in_every_step(monkeypatch:
     seen: list[np.ndarray] = []
 
     def spy(images: jax.Array, key: jax.Array) -> jax.Array:
-        seen.append(np.asarray(shift(images, key)))
-        return shift(images, key)
+        after = shift(images, key)
+        jax.debug.callback(lambda values: seen.append(np.asarray(values)), after, ordered=True)
+        return after
 
     monkeypatch.setitem(train.AUGMENTATIONS, "shift", spy)
     with jax.numpy_dtype_promotion("standard"):
         for head, seed in (("flatten", 0), ("gap", 0), ("gap", 1)):
             spec = spec_of(head, seed=seed)
-            graph, (state, images, labels, constants) = arguments_of(spec)
-            for _ in range(2):  # not compiled: the spy sees values
-                state, _ = train.train_step(graph, spec.recipe, state, images, labels, constants)
+            graph, (state, *given) = arguments_of(spec)
+            step = jax.jit(functools.partial(train.train_step, graph, spec.recipe))
+            for _ in range(2):
+                state, _ = step(state, *given)
+    jax.effects_barrier()  # until the spy saw all
     flatten, gap, other = seen[:2], seen[2:4], seen[4:]
     np.testing.assert_array_equal(flatten, gap)
     assert shifts_of(images_of(8, 8, 8, 1), flatten[0]) != shifts_of(images_of(8, 8, 8, 1), flatten[1])

@@ -91,6 +91,17 @@ def test_swapped_sides_follow_the_class_in_training_and_its_reverse_in_test() ->
         assert ((left + right + 1) / 2 >= 12) == bool((label + test) % 2)
 
 
+def test_in_the_middle_stands_the_same_object_among_the_same_clutter() -> None:
+    for i, px in product(range(4), (8, 13, 24)):
+        (pixels, mask, label), (elsewhere, where, same) = draw(px, i, place="middle"), draw(px, i)
+        (top, left, bottom, right), = boxes_of(mask)  # fmt: skip
+        assert {top + bottom + 1 - px, left + right + 1 - px} <= {-1, 0}
+        assert label == same
+        np.testing.assert_array_equal(pixels[mask > 0], elsewhere[where > 0])
+        clutter = (mask == 0) & (where == 0)
+        np.testing.assert_array_equal(pixels[clutter], elsewhere[clutter])
+
+
 def test_names_are_short_and_read_back() -> None:
     assert canvas("mnist5k") == "canvas:mnist5k"
     name = canvas("folder:birds", scale=(0.4, 0.65), clutter="noise", label="where")
@@ -107,6 +118,7 @@ def test_names_are_short_and_read_back() -> None:
         ("canvas:digits,largest=1.5", "largest: "),
         ("canvas:digits,smallest=0.8,largest=0.5", "smallest=0.8: must not be above largest=0.5"),
         ("canvas:digits,objects=2,label=where", "objects=2: label=where is of one object"),
+        ("canvas:digits,label=where,place=middle", "place=middle: one object alone can stand there"),
         ("canvas:digits,label=where,clutter=noise", "write it canvas:digits,clutter=noise,label=where"),
         ("canvas:digits,objects=1", "write it canvas:digits$"),
         ("canvas:digits,label=what,label=where", "write it canvas:digits,label=where"),

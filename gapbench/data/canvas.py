@@ -40,6 +40,9 @@ class Canvas(Declaration):
     clutter: Literal["crops", "noise", "none"] = "crops"
     label: Literal["what", "where", "swapped"] = "what"  # where: the cell of a 3×3 grid that holds the centre.
     # swapped: what, but in training even classes stand on the left and odd ones on the right, and in test the reverse
+    place: Literal["anywhere", "middle"] = (
+        "anywhere"  # anywhere that the label allows; middle: as in the usual data sets
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Canvas":
@@ -47,6 +50,10 @@ class Canvas(Declaration):
             raise ValueError(f"smallest={self.smallest:g}: must not be above largest={self.largest:g}")
         if self.objects > 1 and self.label != "what":
             raise ValueError(f"objects={self.objects}: label={self.label} is of one object; leave one of both out")
+        if self.place == "middle" and (self.objects > 1 or self.label != "what"):
+            raise ValueError(
+                "place=middle: one object alone can stand there, and its label is what; leave the others out"
+            )
         return self
 
     @field_validator("source")
@@ -64,14 +71,19 @@ class Canvas(Declaration):
 
 
 def canvas(
-    source: str, objects: int = 1, scale: tuple[float, float] = (0.5, 0.9), clutter: str = "crops", label: str = "what"
+    source: str,
+    objects: int = 1,
+    scale: tuple[float, float] = (0.5, 0.9),
+    clutter: str = "crops",
+    label: str = "what",
+    place: str = "anywhere",
 ) -> str:
     """The name of a canvas data set, for `Task(dataset=...)`; its px is the side of the canvas.
 
     Raises:
       UserError: a value that `Canvas` refuses.
     """
-    fields = {"source": source, "objects": objects, "clutter": clutter, "label": label}
+    fields = {"source": source, "objects": objects, "clutter": clutter, "label": label, "place": place}
     return validate(Canvas, fields | dict(zip(("smallest", "largest"), scale, strict=True)), "canvas").name
 
 
@@ -161,6 +173,8 @@ def put(
     ink = patch[:, :, 0] >= INK if patch.shape[2] == 1 else np.ones((side, side), bool)
     ink = ink if ink.any() else np.ones((side, side), bool)
     ranges = [starts(px, side, n, k) for n, k in zip(grid, cell, strict=True)]
+    if how.place == "middle":
+        ranges = [range((px - side) // 2, (px - side) // 2 + 1)] * 2 if side <= px else []
     if not all(ranges):
         raise UserError(f"an object of {side} px does not fit a canvas of {px} px: give a larger px or a smaller scale")
     for _ in range(TRIES):
