@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from records_maker import experiment
 
 from gapbench.data import canvas, load, split
 from gapbench.data.canvas import CELLS, INK, Canvas, boxes_of, draw_canvas, parse, starts
@@ -118,7 +119,7 @@ def test_names_are_short_and_read_back() -> None:
         ("canvas:digits,largest=1.5", "largest: "),
         ("canvas:digits,smallest=0.8,largest=0.5", "smallest=0.8: must not be above largest=0.5"),
         ("canvas:digits,objects=2,label=where", "objects=2: label=where is of one object"),
-        ("canvas:digits,label=where,place=middle", "place=middle: one object alone can stand there"),
+        ("canvas:digits,label=where,place=middle", "place=middle: of one object whose label is what"),
         ("canvas:digits,label=where,clutter=noise", "write it canvas:digits,clutter=noise,label=where"),
         ("canvas:digits,objects=1", "write it canvas:digits$"),
         ("canvas:digits,label=what,label=where", "write it canvas:digits,label=where"),
@@ -152,3 +153,12 @@ def test_canvases_do_not_change_from_release_to_release() -> None:
     # Change this value only together with data.loading.CACHE_FORMAT: records made before cannot be compared after.
     drawn = [draw_canvas(Canvas(source="digits"), 24, WHITE, LABELS, i, False).pixels for i in range(4)]
     assert hashlib.sha256(np.stack(drawn).tobytes()).hexdigest()[:16] == "533df002fe5e9326"
+
+
+def test_cells_are_told_apart_by_the_options_in_which_their_canvases_differ() -> None:
+    options: list[dict[str, str]] = [{}, {"label": "where"}, {"clutter": "none", "place": "middle"}]
+    names = [canvas("digits", scale=(0.4, 0.6), **option) for option in options]
+    tasks = [Task(dataset=name, px=16, train_images=100) for name in names]
+    runs = [spec.model_copy(update={"task": task}) for spec in experiment(seeds=1).runs for task in tasks]
+    labels = {cell.dataset: cell.label for cell in experiment(runs=runs).cells}
+    assert [labels[name] for name in names] == ["16 px", "16 px, label where", "16 px, clutter none, place middle"]

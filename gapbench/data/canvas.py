@@ -40,9 +40,7 @@ class Canvas(Declaration):
     clutter: Literal["crops", "noise", "none"] = "crops"
     label: Literal["what", "where", "swapped"] = "what"  # where: the cell of a 3×3 grid that holds the centre.
     # swapped: what, but in training even classes stand on the left and odd ones on the right, and in test the reverse
-    place: Literal["anywhere", "middle"] = (
-        "anywhere"  # anywhere that the label allows; middle: as in the usual data sets
-    )
+    place: Literal["anywhere", "middle"] = "anywhere"  # middle: as in the usual data sets
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Canvas":
@@ -51,9 +49,7 @@ class Canvas(Declaration):
         if self.objects > 1 and self.label != "what":
             raise ValueError(f"objects={self.objects}: label={self.label} is of one object; leave one of both out")
         if self.place == "middle" and (self.objects > 1 or self.label != "what"):
-            raise ValueError(
-                "place=middle: one object alone can stand there, and its label is what; leave the others out"
-            )
+            raise ValueError("place=middle: of one object whose label is what; leave the others out")
         return self
 
     @field_validator("source")

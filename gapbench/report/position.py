@@ -94,7 +94,7 @@ def draw_position(evidence: Evidence) -> Figure:
     experiment, measures = evidence.experiment, measures_of(evidence)
     figure, axes = panels(3, height=3.8)
     found = {
-        (task_of(cell.dataset), cell.factors.removeprefix("padding ")): cell for cell in cells(measures, experiment)
+        (task_of(cell.dataset), cell.factors.rpartition("padding ")[2]): cell for cell in cells(measures, experiment)
     }
     shown = (("where", "test_accuracy", "where is it?"), ("swapped", "val_minus_test", "lost when sides are swapped"))
     for ax, (task, measure, title) in zip(axes, shown, strict=False):
