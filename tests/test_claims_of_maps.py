@@ -122,6 +122,14 @@ def test_c3_asks_for_more_than_flatten_and_more_than_the_best_baseline(
     assert "best baseline 30%" in card.note
 
 
+def test_an_experiment_of_maps_alone_decides_c3_and_no_other_claim() -> None:
+    made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
+    found = evidence(made, records_of(made, lambda spec: maps_audit(spec, {"flatten": 0.5, "gap": 0.8})))
+    told = {verdict.claim: (verdict.outcome, verdict.why) for verdict in judge_published([found])}
+    assert told["C3"] == ("supported", "1 supported of 1 tuned cells of canvas:digits")
+    assert set(told) == {"C1", "C3"}
+
+
 def test_c3_of_few_pairs_is_undecided() -> None:
     assert c3({"flatten": 0.5, "gap": 0.8}, seeds=4).outcome == "undecided"
 

@@ -6,7 +6,7 @@ where a factor flips them: the shared learning rate, or what another experiment 
 with each other). Else it is undecided.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from gapbench.analysis.claims import CLAIMS, TRAINED, Card, overall, points
@@ -24,10 +24,10 @@ class Verdict(NamedTuple):
     why: str
 
 
-def is_headline(evidence: Evidence) -> bool:
-    """Whether an experiment judges C2 or C5 and varies nothing but data and size, in both regimes."""
+def is_headline(evidence: Evidence, claims: Collection[str] = ("C2", "C5")) -> bool:
+    """Whether an experiment judges one of the claims and varies nothing but data and size, in both regimes."""
     experiment = evidence.experiment
-    return bool(experiment.tuned) and not experiment.factors and bool({"C2", "C5"} & set(experiment.family))
+    return bool(experiment.tuned) and not experiment.factors and not set(claims).isdisjoint(experiment.family)
 
 
 def on_canvases(evidence: Evidence) -> bool:
@@ -36,10 +36,11 @@ def on_canvases(evidence: Evidence) -> bool:
 
 
 def deciding_cards(claim: str, found: Sequence[Evidence]) -> list[Card]:
-    """A claim's cells of the headline experiments (C4: of any); of the tuned regime, where it is about trained nets."""
-    key = (claim, "tuned" if claim in TRAINED else "any")
-    cards = [card for evidence in found if claim == "C4" or is_headline(evidence) for card in evidence.cards]
-    return [card for card in cards if card.px and (card.claim, card.regime) == key]
+    """A claim's cells of the headline experiments; where it is about trained nets, of its own and the tuned regime."""
+    trained = claim in TRAINED
+    key = (claim, "tuned" if trained else "any")
+    headlines = [one for one in found if (is_headline(one, (claim,)) if trained else is_headline(one))]
+    return [card for one in headlines for card in one.cards if card.px and (card.claim, card.regime) == key]
 
 
 def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:
