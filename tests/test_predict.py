@@ -113,6 +113,14 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert seen.sum() == 15 * 255
 
 
+def test_of_sixteen_bits_the_higher_eight_are_seen(tmp_path: Path) -> None:
+    deep = np.array([[0, 255, 256], [32_768, 65_535, 511]], np.uint16)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        np.testing.assert_array_equal(read_image(tmp_path / name, 1)[..., 0], [[0, 0, 1], [128, 255, 1]])
+    assert read_image(tmp_path / "deep.png", 3).shape == (2, 3, 3)
+
+
 def test_the_overlay_is_brightest_where_the_evidence_is() -> None:
     black = np.zeros((8, 8, 1), np.uint8)
     made = overlay(black, np.array([[0.0, 1.0], [0.0, 0.0]]))  # as of a net that saw 2×2 px

@@ -31,7 +31,8 @@ Halves = tuple[Stack, LabelBytes, Stack, LabelBytes]  # train images and labels,
 MAX_MEMBER_BYTES = 1 << 28  # cifar100's train.bin has 154 MB
 MAX_TOTAL_BYTES = 1 << 32
 GREY_MODES = {"1", "L", "LA"}
-COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # the others hold more than 8 bits a channel
+COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+DEEP_MODES = {"I;16", "I;16B"}  # 16 bits of grey, of which a user's image keeps the higher 8; no data set has others
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of an image that a user names
 BROKEN = OSError, EOFError, RuntimeError, struct.error, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile
 BROKEN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -130,13 +131,15 @@ def members(path: Path) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
 
 
 @contextmanager
-def _opened(name: str, data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Iterator[Image.Image]:
+def _opened(
+    name: str, data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG"), deep: bool = False
+) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is no concern of ours
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(BytesIO(data), formats=formats) as image:
-                if image.mode not in GREY_MODES | COLOUR_MODES:
+                if image.mode not in GREY_MODES | COLOUR_MODES | (DEEP_MODES if deep else set()):
                     raise ValueError(f"mode {image.mode}: more than 8 bits a channel")
                 yield image
         except BROKEN_IMAGE as error:
@@ -170,10 +173,12 @@ def read_image(path: Path, channels: int) -> Pixels:
         raise UserError(f"{path}: no such file")
     if path.stat().st_size > MAX_MEMBER_BYTES:
         raise UserError(f"{path}: has more than {MAX_MEMBER_BYTES} bytes; use a smaller image")
-    with _opened(str(path), path.read_bytes(), FORMATS) as image:
+    with _opened(str(path), path.read_bytes(), FORMATS, deep=True) as image:
+        ImageOps.exif_transpose(image, in_place=True)
         seen: Image.Image = image
-        if image.has_transparency_data:  # which images of a data set are read without
-            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode in DEEP_MODES:
+            seen = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.has_transparency_data:  # which images of a data set are read without
             seen = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return _pixels(seen, "L" if channels == 1 else "RGB")
 
