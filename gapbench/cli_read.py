@@ -209,6 +209,7 @@ def data_list() -> int:
             if value
         )
         print(f"{row.name:<16} {facts:<34} {row.where}")
+    print(f"{'canvas:NAME':<16} {'any size':<34} drawn from any of these: known boxes and pixels among clutter")
     return 0
 
 

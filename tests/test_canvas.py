@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from records_maker import experiment
 
-from gapbench.data import canvas, load, split
+from gapbench.data import canvas, check, load, split
 from gapbench.data.canvas import CELLS, INK, Canvas, boxes_of, draw_canvas, parse, starts
 from gapbench.spec import Task, UserError
 
@@ -128,6 +128,11 @@ def test_names_are_short_and_read_back() -> None:
 def test_what_no_canvas_can_be_is_refused_with_the_field(name: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         load(name, 16)
+
+
+def test_what_a_canvas_is_drawn_from_is_what_can_be_checked() -> None:
+    with pytest.raises(UserError, match="canvas:digits,clutter=none: is drawn from digits, size by size; check digits"):
+        check("canvas:digits,clutter=none")
 
 
 def test_an_object_that_does_not_fit_says_what_to_do() -> None:

@@ -16,7 +16,7 @@ from gapbench.data.formats import Images, Pixels
 from gapbench.data.sizing import resize
 from gapbench.data.sources import cache_folder, fetch, keep, source
 from gapbench.data.splits import Dataset
-from gapbench.spec import digest, file_safe
+from gapbench.spec import UserError, digest, file_safe
 
 T = TypeVar("T")
 CACHE_FORMAT = 2  # counted up when resizing, drawing or the stored fields change: old files are then not read
@@ -85,6 +85,9 @@ class Check(NamedTuple):
 
 def check(name: str) -> Check:
     """Reads every image; raises UserError naming the first file that is not well-formed."""
+    if is_canvas(name):
+        below = parse(name).source
+        raise UserError(f"{name}: is drawn from {below}, size by size; check {below}")
     images = source(name).read(fetch(name))
     train, test, fingerprint = _hashed(images, lambda pixels: {image.shape for image in pixels})
     names = images.class_names
