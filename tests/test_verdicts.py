@@ -7,7 +7,9 @@ from records_maker import Curves, curves, evidence_of, experiment, wobble
 
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.verdicts import judge_claim, judge_published
-from gapbench.report.guide import guide
+from gapbench.data import canvas
+from gapbench.data.canvas import parse
+from gapbench.report.guide import guide, has_places, say_places
 from gapbench.report.overall import overall
 from gapbench.report.readme import cells, verdicts
 from gapbench.spec import RunSpec
@@ -106,6 +108,24 @@ def whole() -> list[Evidence]:
         return curves(60 + 3 * steps, 0.1, 0.65 + error)
 
     return [evidence_of(experiment(seeds=10, sizes=(8, 12), **TUNED), effect, "headline")]
+
+
+def test_the_guide_tells_places_of_an_object_apart() -> None:
+    names = [canvas("digits", place=place, clutter="none") for place in ("anywhere", "middle")]
+    runs = [
+        spec.model_copy(update={"task": spec.task.model_copy(update={"dataset": name, "px": 12})})
+        for spec in experiment(seeds=4).runs
+        for name in names
+    ]
+
+    def effect(spec: RunSpec) -> Curves:
+        worse = {"anywhere": -0.04, "middle": 0.02}[parse(spec.task.dataset).place] if spec.head == "gap" else 0.0
+        return curves(20 if spec.head == "flatten" else 40, 0.0, 0.7 - worse)
+
+    told = say_places(evidence_of(experiment(runs=runs, **TUNED), effect))
+    assert "anywhere alone -4.00 [-4.00, -4.00] points, " in told
+    assert "in the middle alone +2.00 [+2.00, +2.00] points, " in told
+    assert not has_places(headline(steps(2, 2)))
 
 
 def test_the_readme_leads_with_one_line_a_claim_and_a_guide_linked_to_the_claims() -> None:

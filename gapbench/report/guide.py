@@ -10,6 +10,7 @@ from gapbench.analysis.crossover import Crossover
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import CELL, cell_rows, cells_by_regime, compare_pairs
 from gapbench.analysis.verdicts import deciding_cards, is_headline, judge_published, on_canvases
+from gapbench.data.canvas import is_canvas, parse
 from gapbench.experiment import Cell
 from gapbench.report.arms import measured
 from gapbench.report.crossover import bound, crossover_rows, has_crossover, name_lower
@@ -105,6 +106,8 @@ def tell_speed(found: Sequence[Evidence], cards: Sequence[Card]) -> str:
 
 
 READINGS = {"test_error": "test error", "overfit_final": "overfit at the last step"}  # those of `crossover_rows`
+PLACES = {"anywhere": "anywhere", "middle": "in the middle"}
+AMONG = {"crops": "among clutter", "noise": "in noise", "none": "alone"}
 CUT = ", a run that never gets there counting with the last step"
 Teller = Callable[[Sequence[Evidence], Sequence[Card]], str]
 SAY: dict[str, tuple[Teller, dict[str, str]]] = {  # what was measured, and by outcome what to do about it
@@ -169,6 +172,7 @@ def guide(found: Sequence[Evidence]) -> str:
             if regime == "tuned" and (measure == "test_error" or evidence.experiment.axis == "steps"):
                 lines.append(f"- {say_crossover(evidence, regime, measure, crossing)} (C2, `{evidence.name}`)")
     lines += [f"- {say_factors(evidence)} (C2, C5, `{evidence.name}`)" for evidence in filter(has_factors, found)]
+    lines += [f"- {say_places(evidence)} (C2, C5, `{evidence.name}`)" for evidence in filter(has_places, found)]
     return "\n".join(lines) + "\n"
 
 
@@ -184,6 +188,26 @@ def say_factors(evidence: Evidence) -> str:
         f"Over {len(ratios)} recipes, each shared by both heads, GAP needs {ends(ratios, number)} times the"
         f" steps{CUT}; test error, gap - flatten in points, by {spread.idxmax()}: {levels}"
     )
+
+
+def has_places(evidence: Evidence) -> bool:
+    """Whether the same task has its objects anywhere in some cells, and in the middle in others."""
+    canvases = [parse(spec.task.dataset) for spec in evidence.experiment.runs if is_canvas(spec.task.dataset)]
+    return {how.place for how in canvases} == {"anywhere", "middle"} and {how.label for how in canvases} == {"what"}
+
+
+def say_places(evidence: Evidence) -> str:
+    """Where the object stands and among what: how much more GAP errs, and how many more steps it needs."""
+    experiment, told = evidence.experiment, []
+    errors = compare_pairs(evidence.measures, experiment, "test_error").to_dict("records")
+    steps = compare_pairs(evidence.measures, experiment, f"steps_to_{experiment.targets[0]:g}", ratio=True)
+    for error, ratio in zip(errors, steps.to_dict("records"), strict=True):
+        if error["regime"] == "tuned":
+            how = parse(error["dataset"])
+            points = with_interval(error["estimate"], error["low"], error["high"], signed_points)
+            times = with_interval(ratio["estimate"], ratio["low"], ratio["high"], number)
+            told.append(f"{PLACES[how.place]} {AMONG[how.clutter]} {points} points, {times} times")
+    return f"Test error, gap - flatten, and steps{CUT}, by where an object stands: {'; '.join(told)}"
 
 
 def say_crossover(evidence: Evidence, regime: str, measure: str, crossing: Crossover) -> str:
