@@ -206,7 +206,8 @@ def predict(
 ) -> int:
     """What a trained net says of your images, and where its evidence lies: IMAGE-evidence.png beside each.
 
-    The net is the one that was kept with the record; without one, the record's spec is trained again first.
+    The net is the one that was kept with the record; without one, the record's spec is trained again first. It knows
+    what it was trained on: one of digits in white ink on black says anything of black ink on white.
 
     $ gapbench predict results/reproduced/maps/records/RUN_ID.json digit.png
 

@@ -22,6 +22,7 @@ from gapbench.sizes import Adapter, check_size, reader
 
 Pixels = UInt8[np.ndarray, "_H _W _C"]
 OPACITY = 0.6  # of the map over the image, where its evidence is highest
+LEAST_PX = 256  # side of an overlay: smaller images are shown enlarged by a whole number
 
 
 class Prediction(NamedTuple):
@@ -61,10 +62,11 @@ def predict(net: Net, image: Pixels, adapter: Adapter) -> Prediction:
 
 
 def overlay(image: Pixels, found: Float[np.ndarray, "px px"]) -> UInt8[np.ndarray, "_H _H 3"]:
-    """The centre square of an image at its own size, and over it the evidence, dark to bright."""
+    """The centre square of an image, enlarged where it is small, and over it the evidence, dark to bright."""
     side = min(image.shape[:2])
-    below = np.broadcast_to(square(image, side), (side, side, 3)).astype(float)
-    heat = normalise(stretch(found[None], side))[0]
+    times = -(-LEAST_PX // side)
+    below = np.broadcast_to(square(image, side), (side, side, 3)).repeat(times, axis=0).repeat(times, axis=1)
+    heat = normalise(stretch(found[None], side * times))[0]
     share = OPACITY * heat[..., None]
     mixed = (1 - share) * below + share * 255 * colormaps["inferno"](heat)[..., :3]
     return np.asarray(np.rint(mixed), np.uint8)

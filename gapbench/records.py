@@ -223,6 +223,8 @@ def write_record(out: Path, record: Record, timing: dict[str, float]) -> None:
 
 def load_record(path: Path) -> Record:
     """Raises UserError that names the file when it is truncated, of another schema or not a record."""
+    if path.suffix != ".json":
+        raise UserError(f"{path}: not a record, which is a file RUN_ID.json in an experiment's folder records/")
     return load_json(Record, path, "delete it and run the experiment again")
 
 

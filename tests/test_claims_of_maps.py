@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from records_maker import cards_of, curves, evidence_of, experiment, measured, record, wobble
 
-from gapbench.analysis.audits import Way, best_adapter, ways
+from gapbench.analysis.audits import Way, best_way, ways
 from gapbench.analysis.claims import Card
 from gapbench.analysis.evidence import Evidence, derive
 from gapbench.analysis.pairs import compare_pairs
@@ -178,18 +178,40 @@ def test_c4_runs_at_every_size_and_works_where_little_is_lost(kept: float, works
 def test_flattens_adapter_is_chosen_on_validation_images_and_judged_on_test() -> None:
     found = evidence(*c4({"flatten": -0.01, "gap": -0.3}))
     runs = found.measures[found.measures["arm"] == "flatten"]
-    assert best_adapter(runs, "resized") == Way("resized", "pool", "own")
+    assert best_way(runs, "resized") == Way("resized", "pool", "own")
     card = next(card for card in found.cards if card.part == "works resized" and card.regime == "tuned")
-    assert re.match(r"gap with resize: -2\.\d\d \[.+\], flatten with pool: -11\.", card.note)
+    assert re.match(r"gap \(resize\): -2\.\d\d \[.+\], flatten \(pool\): -11\.", card.note)
 
 
-def test_erasing_is_over_the_whole_image_s_probability_of_which_nets_are_not_equally_sure() -> None:
+def test_new_statistics_are_a_way_that_may_suit_a_net_best() -> None:
+    made, records = c4({"flatten": -0.01, "gap": -0.3})
+    changed = []
+    for one in records:
+        table = {name: list(column) for name, column in one.audits["sizes"].items()}
+        for row in list(zip(*table.values(), strict=True)):
+            if row[2] == "none" and row[1] != 8:  # gap as it is: nearly all of it comes back
+                again = (*row[:3], "new", *row[4:6], float(row[6]) + 0.29)
+                for column, value in zip(table.values(), again, strict=True):
+                    column.append(value)
+        changed.append(one.model_copy(update={"audits": {"sizes": {n: tuple(c) for n, c in table.items()}}}))
+    card = next(card for card in evidence(made, changed).cards if card.part == "works resized")
+    assert card.estimate == pytest.approx(-0.3, abs=0.01)  # what is judged is the net as it is
+    assert re.match(r"gap \(as it is, new statistics\): -1\.\d\d", card.note)
+
+
+def test_c4_does_not_say_that_nets_run_that_were_not_asked() -> None:
+    made, records = c4({"flatten": -0.01, "gap": -0.02})
+    found = evidence(made, [one for one in records if (one.spec.head, one.spec.seed) != ("gap", 3)])
+    assert {(card.n, card.outcome) for card in found.cards if card.part == "runs"} == {(7, "undecided")}
+
+
+def test_erasing_is_between_blank_and_whole_of_which_nets_are_not_equally_sure() -> None:
     made = declared(Audit(maps=True), "C3", dataset=canvas("digits"))
 
     def audit(spec: RunSpec) -> dict[str, Any]:
-        sure = {"flatten": 0.4, "gap": 0.8}[spec.head]
+        sure, blank = {"flatten": (0.4, 0.2), "gap": (0.8, 0.1)}[spec.head]
         rows = [
-            (order, way, share, sure * (share if way == "insertion" else 1 - share))
+            (order, way, share, blank + (sure - blank) * (share if way == "insertion" else 1 - share))
             for order in ("evidence", "initial")
             for way in ("deletion", "insertion")
             for share in (0.0, 0.5, 1.0)

@@ -58,7 +58,7 @@ def test_a_photo_of_any_size_gets_its_classes_and_an_overlay(
     assert told.err == ""
     assert told.out.count("%") == 2
     with Image.open(photo.with_name("photo-evidence.png")) as made:
-        assert made.size == (21, 21)
+        assert made.size == (13 * 21, 13 * 21)  # the first multiple above 256
     assert told.out.endswith(f"-> {photo.with_name('photo-evidence.png')}\n")
 
 
@@ -102,6 +102,7 @@ def test_what_cannot_be_asked_is_one_line(
     assert "--top 0: must be at least 1" in refused(["predict", str(gap), str(photo), "--top", "0"])
     assert "name at least one image" in refused(["predict", str(gap)])
     assert "no such file" in refused(["predict", str(tmp_path / "none.json"), str(photo)])
+    assert "photo.webp: not a record, which is a file RUN_ID.json" in refused(["predict", str(photo), str(photo)])
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
@@ -124,6 +125,13 @@ def test_of_sixteen_bits_the_higher_eight_are_seen(tmp_path: Path) -> None:
 def test_the_overlay_is_brightest_where_the_evidence_is() -> None:
     black = np.zeros((8, 8, 1), np.uint8)
     made = overlay(black, np.array([[0.0, 1.0], [0.0, 0.0]]))  # as of a net that saw 2×2 px
-    assert made.shape == (8, 8, 3)
-    assert made[0, 7].sum() > made[7, 0].sum()
-    assert (made[7, 0] == 0).all()
+    assert made.shape == (256, 256, 3)
+    assert made[0, -1].sum() > made[-1, 0].sum()
+    assert (made[-1, 0] == 0).all()
+
+
+def test_a_small_image_is_shown_enlarged_by_whole_pixels_and_a_large_one_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 1), dtype=np.uint8)
+    made = overlay(image, np.zeros((4, 4)))  # without contrast, without colour
+    np.testing.assert_array_equal(made[::3, ::3, 0], image[:, 10:110, 0])
+    assert overlay(np.zeros((300, 300, 3), np.uint8), np.zeros((4, 4))).shape == (300, 300, 3)

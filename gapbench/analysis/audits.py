@@ -44,12 +44,19 @@ def audit_measures(record: Record) -> dict[str, float]:
 
 
 def erasing_curves(record: Record) -> pd.DataFrame:
-    """Deletion and insertion, each probability over that of the whole image: or the surer net would seem to lose."""
+    """Deletion and insertion, the blank image's probability as 0 and the whole one's as 1: nets differ in both.
+
+    Divided by the whole alone, a net that guesses the class of a blank image would seem to hold on to it. nan where the
+    whole image is no likelier than the blank one.
+    """
     curves = audit_frame(record, "erasing")
     if curves.empty:
         return curves
-    whole = curves[(curves["way"] == "deletion") & (curves["share"] == 0)].set_index("order")["probability"]
-    return curves.assign(probability=curves["probability"] / curves["order"].map(whole))
+    deletion = curves[curves["way"] == "deletion"]
+    whole, blank = (deletion[deletion["share"] == end].set_index("order")["probability"] for end in (0, 1))
+    span = (whole - blank).where(whole > blank)
+    relative = (curves["probability"] - curves["order"].map(blank)) / curves["order"].map(span)
+    return curves.assign(probability=relative)
 
 
 class Way(NamedTuple):
@@ -58,6 +65,12 @@ class Way(NamedTuple):
     fit: str  # resized: the image was; padded: what is around it
     adapter: str
     statistics: str  # of batch norm: own, or new
+
+    @property
+    def label(self) -> str:
+        """`pool, new statistics`."""
+        adapter = "as it is" if self.adapter == "none" else self.adapter
+        return adapter + (", new statistics" if self.statistics == "new" else "")
 
     @property
     def measure(self) -> str:
@@ -90,10 +103,10 @@ def ways(measures: pd.DataFrame) -> list[Way]:
     return sorted(found, key=lambda w: (w.fit != "resized", w.statistics != "own", w.adapter != "none", w.adapter))
 
 
-def best_adapter(runs: pd.DataFrame, fit: str) -> Way | None:
-    """Of one arm's runs the way with an adapter and its own statistics that keeps most of its validation accuracy."""
-    own = [way for way in ways(runs) if way.fit == fit and way.adapter != "none" and way.statistics == "own"]
-    scores = {way: float(runs[f"{way.measure}_val"].mean()) for way in own}
+def best_way(runs: pd.DataFrame, fit: str) -> Way | None:
+    """Of the ways that change an arm's nets or images, the one that keeps most of the validation accuracy."""
+    changed = [way for way in ways(runs) if way.fit == fit and way != Way(fit, "none", "own")]
+    scores = {way: float(runs[f"{way.measure}_val"].mean()) for way in changed}
     return max(scores, key=lambda way: scores[way]) if scores else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gapbench.analysis.audits import best_adapter, ways
+from gapbench.analysis.audits import Way, best_way, ways
 from gapbench.analysis.claims import CLAIMS, ERROR_MARGIN, TESTED, Card, beyond, decide, overall, points
 from gapbench.analysis.pairs import CELL, cell_rows, compare_pairs, trained_cells
 from gapbench.analysis.power import fewest_pairs, pairs_to_decide
@@ -182,18 +182,20 @@ def cards_c3(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
 def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
     """Whether the net under test runs at every size, and what it keeps of its accuracy, resized and padded.
 
-    Noted beside it: what either head keeps with the adapter that suits it best, for adapted is how flatten runs at all.
+    It runs where every declared run answered. Noted beside it: what either head keeps in the way that suits it best:
+    with an adapter, which flatten needs to run at all, or with batch statistics of the new size.
     """
     cards = []
     reference, arm = experiment.pair
     for cell, specs in trained_cells(measures, experiment).items():
         runs, others = (cell_rows(measures, cell, one) for one in (arm, reference))
         declared = sum(spec.arm == arm for spec in specs)
-        taken = [way for way in ways(runs) if (way.adapter, way.statistics) == ("none", "own")]
-        asked = {way.fit for way in ways(runs)}
-        runs_everywhere = "yes" if asked == {way.fit for way in taken} else "no"
-        answers = (runs_everywhere if asked else "unknown",)
-        fields: dict[str, Any] = {"answers": answers, "n": len(runs), "n_declared": declared}
+        asked = [Way(fit, "none", "own") for fit in dict.fromkeys(way.fit for way in ways(runs))]
+        taken = [way for way in asked if way in ways(runs)]
+        answered = min((int(runs[way.measure].notna().sum()) for way in taken), default=0)
+        whole = "yes" if answered == declared else "unknown"
+        answers = ("unknown" if not asked else whole if taken == asked else "no",)
+        fields: dict[str, Any] = {"answers": answers, "n": answered, "n_declared": declared}
         sizes = {*specs[0].audit.sizes} - {cell.px}
         fields["note"] = f"at {len(sizes)} other sizes; {reference} needs an adapter for a map of another side"
         cards.append(make_card("C4", **cell._asdict(), part="runs", **fields))
@@ -209,11 +211,11 @@ def cards_c4(experiment: Experiment, measures: pd.DataFrame) -> list[Card]:
 
 
 def say_adapted(runs: pd.DataFrame, arm: str, fit: str) -> str:
-    """`flatten with resize: -0.3 [-0.5, -0.1]`, of the best adapter of an arm."""
-    best = best_adapter(runs, fit)
+    """`flatten (resize): -0.3 [-0.5, -0.1]`, of an arm in the way that suits it best."""
+    best = best_way(runs, fit)
     if not best:
         return f"{arm} adapted: none"
-    return f"{arm} with {best.adapter}: {in_points(mean_interval(runs[best.measure].dropna().to_numpy())._asdict())}"
+    return f"{arm} ({best.label}): {in_points(mean_interval(runs[best.measure].dropna().to_numpy())._asdict())}"
 
 
 def in_points(row: Mapping[Any, Any]) -> str:

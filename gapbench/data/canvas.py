@@ -112,7 +112,7 @@ def draw_canvas(
     """The canvas of image i of a split, from a stream of its own: the same on any machine, whatever else is drawn.
 
     Clutter and further objects come from the same half of the source, training or test: a canvas that a run trains on
-    may show a crop of an image that is the object of one it validates on.
+    may show a crop of an image that is the object of one it validates on; and any, rarely, one of its own object's.
 
     Raises:
       UserError: an object that does not fit the canvas.

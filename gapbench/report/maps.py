@@ -82,8 +82,9 @@ def maps_table(evidence: Evidence) -> Table:
         " test images; differences in points. Evidence is gradient times input on the last maps, which of a head of one"
         " layer sums with the bias to the logit exactly. A threshold of boxes is the best of 19 on 200 validation"
         " images, for each IoU. V1: the largest component, IoU 0.5; V2: any component, mean over IoU 0.3, 0.5 and 0.7."
-        " Deletion (lower is better) and insertion (higher is better): mean probability of the class, over that of the"
-        " whole image, while pixels are erased, or shown, those of most evidence first. Both heads right:"
+        " Deletion (lower is better) and insertion (higher is better): mean probability of the class, from that of the"
+        " blank image, 0 %, to that of the whole one, 100 %, while pixels are erased, or shown, those of most evidence"
+        " first. Both heads right:"
         f" {both or 'no whole pair yet'} of the images. {setting(evidence)}"
     )
     return Table("maps", caption, by_cell(raw, experiment), columns)
@@ -111,15 +112,17 @@ def draw_maps(evidence: Evidence) -> Figure:
                 intervals = [stats.mean_interval(own.to_numpy(dtype=float)) for own in values]
                 draw_points(ax, sizes, intervals, fmt=MARKERS[i] + DASHES[i], color=colour, label=f"{arm}, evidence")
             for name, dash in zip(BASELINES, (":", "-.", "x-"), strict=True):
-                means = [cell_rows(measures, cell, experiment.pair[1])[f"{name}_{metric}"].mean() for cell in found]
-                owner = f"{experiment.pair[1]}'s " if name == "initial" else ""
-                ax.plot(sizes, means, dash, color="#777777", linewidth=1, label=owner + NAMES[name])
+                for arm, colour in zip(experiment.pair, COLOURS, strict=True):
+                    own = name == "initial"  # the others are of the data alone: one for both
+                    means = [cell_rows(measures, cell, arm)[f"{name}_{metric}"].mean() for cell in found]
+                    label = f"{arm}'s {NAMES[name]}" if own else NAMES[name] if arm == experiment.pair[1] else None
+                    ax.plot(sizes, means, dash, color=colour if own else "#777777", linewidth=1, label=label)
             ax.set_xticks(sizes)
             ax.set_ylim(0, 1)
             in_percent(ax.yaxis)
             if line is axes[0]:
                 ax.set_title(METRICS[metric], fontsize=11)
-        line[0].set_ylabel(f"{regime} regime" if len(rows) > 1 else "found")
+        line[0].set_ylabel(f"score, {regime} regime" if len(rows) > 1 else "score")
     for ax in axes[-1]:
         ax.set_xlabel("canvas, px")
     legend_above(figure, axes[0][0], 3)
@@ -127,7 +130,7 @@ def draw_maps(evidence: Evidence) -> Figure:
 
 
 def draw_erasing(evidence: Evidence) -> Figure:
-    """The class's probability while pixels are erased or shown, most evidence first, over that of the whole image."""
+    """The class's probability while pixels are erased or shown, most evidence first, between blank and whole image."""
     experiment = evidence.experiment
     rows = cells_by_regime(evidence.measures, experiment)
     found = rows.get("tuned") or next(iter(rows.values()))
@@ -143,17 +146,20 @@ def draw_erasing(evidence: Evidence) -> Figure:
             for way, ax in zip(("deletion", "insertion"), (axes[0][column], axes[1][column]), strict=True):
                 for order, width in (("evidence", 2.0), ("initial", 0.8)):
                     own = curves[(curves["way"] == way) & (curves["order"] == order)]
-                    values = own.pivot(index="run", columns="share", values="probability")
+                    values = own.pivot(index="run", columns="share", values="probability").dropna()
+                    if values.empty:
+                        continue
                     low, high = stats.mean_band(values.to_numpy(dtype=float))
                     label = f"{arm}, {'by evidence' if order == 'evidence' else 'initial weights'}"
                     ax.plot(values.columns, values.mean(), DASHES[i], color=colour, linewidth=width, label=label)
                     ax.fill_between(values.columns, low, high, color=colour, alpha=0.15, linewidth=0)
         axes[0][column].set_title(f"{cell.regime}, {cell.label}", fontsize=10)
-        axes[1][column].set_xlabel("share of the pixels")
+        axes[1][column].set_xlabel("of the pixels")
+        in_percent(axes[1][column].xaxis)
     for way, line in zip(("erased", "shown"), axes, strict=True):
-        line[0].set_ylabel(f"of the whole image's\nprobability, {way}")
+        line[0].set_ylabel(f"left of the class,\n{way}" if way == "erased" else "back of the class,\nshown")
         for ax in line:
-            ax.set_ylim(0, 1.05)
+            ax.set_ylim(-0.1, 1.1)
             in_percent(ax.yaxis)
     legend_above(figure, axes[0][0], 4)
     return figure

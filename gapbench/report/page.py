@@ -12,15 +12,20 @@ from gapbench.report.setting import completeness
 from gapbench.report.table import Table, p_value
 
 CAPTIONS = {
-    "maps": "Does the evidence lie where the object is? Means with 95 % intervals over seeds; grey: baselines.",
+    "maps": "Does the evidence lie where the object is? Pointing game: the strongest is in its box. MaxBoxAcc V2: a box"
+    " around what is above a threshold is its box. PxAP: its pixels come first. Means with 95 % intervals over seeds;"
+    " thin: baselines. A score that brightness wins says little of evidence.",
     "gallery": "What does each head look at? The first judged test image of each of the first eight classes, seed 0,"
     " the largest canvas, whatever the nets say of it: its object's box, and the evidence for its class, dark to"
     " bright from the lowest to the highest of each map; below, ✓ or ✗ and the class that the net gives.",
-    "sizes": "Does a net work at sizes that it was not trained at? Bands are 95 % intervals over seeds.",
+    "sizes": "Does a net work at sizes that it was not trained at? Bands are 95 % intervals over seeds. Dips between"
+    " multiples of the net's stride: pooling drops the border, and adapted maps lie a little off.",
     "size_losses": "And how sure is it of what it gets wrong? The loss at the same sizes.",
-    "position": "Is GAP blind to position? Means with 95 % intervals over seeds.",
+    "position": "Is GAP blind to position? Means with 95 % intervals over seeds. Moved: of the task what. A little is"
+    " left on a circle: the cells are no multiples of the net's stride, so that an object's place in the grid of the"
+    " pooling tells of its cell, and the cells are not all equally common.",
     "erasing": "A second opinion without boxes: how fast does the class go when its evidence is erased, and come when"
-    " it is shown?",
+    " it is shown? 0 % is the blank image, 100 % the whole one.",
     "along_axis": "Does the head's effect grow along the axis? Means with 95 % intervals over seeds.",
     "forest": "What remains of the difference when one thing is taken away? Each row against gap, 95 % intervals.",
     "ladder": "Is there a dose and a response? From gap (1) to flatten (the whole grid), two initialisations.",

@@ -116,13 +116,17 @@ def draw_position(evidence: Evidence) -> Figure:
     for j, padding in enumerate(PADDINGS):
         for i, (arm, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
             if cell := found.get(("what", padding)):
-                means = [cell_rows(measures, cell, arm)[f"consistency_{shift}"].mean() for shift in shifts]
-                last.plot(shifts, means, DASHES[i] + "os^"[j], color=colour, markersize=5, label=padding if i else None)
-    last.set_title("same class when moved", fontsize=11)
+                runs = cell_rows(measures, cell, arm)[[f"consistency_{shift}" for shift in shifts]].dropna()
+                low, high = stats.mean_band(runs.to_numpy(dtype=float))
+                last.plot(shifts, runs.mean(), DASHES[i] + "os^"[j], color=colour, markersize=5)
+                last.fill_between(shifts, low, high, color=colour, alpha=0.12, linewidth=0)
+        last.plot([], [], "os^"[j], color="#777777", label=padding)
+    last.set_title("same digit when moved", fontsize=11)
     last.set_xlabel("moved by, px")
     last.set_xticks(shifts)
     in_percent(last.yaxis)
-    last.set_ylim(last.get_ylim()[0] - 0.15)  # room for the legend
-    last.legend(fontsize=8, title="padding", title_fontsize=8, loc="lower center", ncols=3, columnspacing=0.8)
+    bottom, top = last.get_ylim()
+    last.set_ylim(bottom - 0.4 * (top - bottom), top)  # room for the legend
+    last.legend(fontsize=8, title="padding", title_fontsize=8, loc="lower right", handletextpad=0.2)
     legend_above(figure, axes[0], 2)
     return figure

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from gapbench.analysis import stats
 from gapbench.analysis.audits import Way, ways
@@ -75,7 +76,9 @@ def sizes_table(evidence: Evidence) -> Table:
         "Test accuracy (500 images) at sizes that the net was not trained at, in percent, and the mean over those minus"
         " the accuracy at its own. Resized: the image was made at that size; padded: it stands in the middle of a black"
         " canvas. Adapters: none; resize, the image resized to the trained size; pool, the map averaged over the grid"
-        " that the dense layer knows; interpolate, the dense layer's weights resized. Statistics: own, or estimated"
+        " that the dense layer knows; interpolate, the dense layer's weights resized. Where a size is no multiple of"
+        " the net's stride, pooling drops the border, and a map that is pooled or resized lies a little off. A crop of"
+        " the middle, which would undo the padding, is not asked. Statistics: own, or estimated"
         f" anew on 500 training images of that size. {setting(evidence)}"
     )
     return Table("sizes", caption, pd.DataFrame(rows), columns)
@@ -165,10 +168,7 @@ def draw_sizes(evidence: Evidence, quantity: str = "accuracy") -> Figure:
                     values = {px: at_size(runs, way, px, cell.px, quantity) for px in sizes_of(evidence)}
                     means = {px: stats.mean_interval(one) for px, one in values.items() if len(one)}
                     dash, marker = MARKED[way.adapter]
-                    new = way.statistics == "new"
-                    adapter = "as it is" if way.adapter == "none" else way.adapter
-                    label = f"{arm}, {adapter}" + (", new statistics" if new else "")
-                    face = "white" if new else colour
+                    label, face = f"{arm}, {way.label}", "white" if way.statistics == "new" else colour
                     px, mean = list(means), [interval.estimate for interval in means.values()]
                     ax.plot(px, mean, linestyle=dash, marker=marker, color=colour, markersize=5, label=label, mfc=face)
                     ends = ([i.low for i in means.values()], [i.high for i in means.values()])
@@ -179,6 +179,8 @@ def draw_sizes(evidence: Evidence, quantity: str = "accuracy") -> Figure:
                 in_percent(ax.yaxis)
             else:
                 ax.set_yscale("log")
+                ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         line[0].set_ylabel("test accuracy" if quantity == "accuracy" else "test loss, nats")
     for ax in axes[-1]:
         ax.set_xlabel("test image, px (line: trained at)")
