@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
 
 from gapbench.analysis import stats
 from gapbench.analysis.audits import BASELINES, audit_frame, erasing_curves
@@ -154,10 +155,10 @@ def draw_erasing(evidence: Evidence) -> Figure:
                     ax.plot(values.columns, values.mean(), DASHES[i], color=colour, linewidth=width, label=label)
                     ax.fill_between(values.columns, low, high, color=colour, alpha=0.15, linewidth=0)
         axes[0][column].set_title(f"{cell.regime}, {cell.label}", fontsize=10)
-        axes[1][column].set_xlabel("of the pixels")
-        in_percent(axes[1][column].xaxis)
+        axes[1][column].set_xlabel("% of the pixels")
+        axes[1][column].xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
     for way, line in zip(("erased", "shown"), axes, strict=True):
-        line[0].set_ylabel(f"left of the class,\n{way}" if way == "erased" else "back of the class,\nshown")
+        line[0].set_ylabel(f"class's probability,\npixels {way}")
         for ax in line:
             ax.set_ylim(-0.1, 1.1)
             in_percent(ax.yaxis)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gapbench.analysis import stats
 from gapbench.analysis.audits import Way, ways
@@ -179,8 +179,9 @@ def draw_sizes(evidence: Evidence, quantity: str = "accuracy") -> Figure:
                 in_percent(ax.yaxis)
             else:
                 ax.set_yscale("log")
+                ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                ax.yaxis.set_minor_formatter(NullFormatter())
         line[0].set_ylabel("test accuracy" if quantity == "accuracy" else "test loss, nats")
     for ax in axes[-1]:
         ax.set_xlabel("test image, px (line: trained at)")
