@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import softmax
 
 from gapbench import audits
 from gapbench.audits import SHARES, audit_maps, erase
 from gapbench.cells import train_record
-from gapbench.data import Dataset, canvas, load, split
+from gapbench.data import Dataset, Split, canvas, load, split
 from gapbench.evaluate import count_batch, evaluate
+from gapbench.localisation import choose_thresholds, enlarge, ground_truth, normalise, score_maps
 from gapbench.models.classifier import init_classifier
-from gapbench.nets import Net, folder_of, keep_net, load_net
+from gapbench.nets import Net, Variables, folder_of, keep_net, load_net, logits_of
 from gapbench.records import Record
 from gapbench.report.maps import decode
 from gapbench.shifts import audit_shifts
@@ -116,6 +118,47 @@ def test_evidence_of_a_net_that_sees_brightness_lies_on_the_only_bright_thing(he
     means = {row[:2]: row[2] for row in zip(*told["maps"].values(), strict=True)}
     assert means["centre", "pointing"] < 0.5
     assert means["evidence", "pixels"] > 2 * means["centre", "pixels"]
+
+
+def evidence_by_hand(net: Net, variables: Variables, part: Split) -> np.ndarray:
+    """Of flatten: what each position adds to the logit of the image's own class, over the image and normalised."""
+    model = nnx.merge(net.graph, *variables)
+    maps = np.asarray(model.backbone(jnp.asarray(part.images, jnp.float32) / 255, False))
+    kernel = np.asarray(model.head.dense.kernel[...]).reshape(*maps.shape[1:], -1)
+    own = np.einsum("bhwc,hwck->bhwk", maps, kernel)[np.arange(len(part.labels)), :, :, part.labels]
+    return normalise(enlarge(own, 16, 2, 0))
+
+
+def test_scores_are_of_an_image_s_own_class_by_thresholds_of_other_images_beside_the_initial_weights() -> None:
+    name = canvas("digits", scale=(0.5, 0.8))
+    net, dataset = untrained(spec_of("flatten", name), load(name, 16)), load(name, 16)
+    other = untrained(net.spec.model_copy(update={"seed": 1}), dataset)  # in place of trained weights
+    net = net._replace(variables=other.variables, moments=(jnp.zeros(1), jnp.ones(1)))
+    splits = split(dataset, net.spec.task, 0)
+    told = audit_maps(net, dataset, splits)["maps"]
+    means = {row[:2]: row[2] for row in zip(*told.values(), strict=True)}
+    val, test = audits.judged(splits.val, 40), audits.judged(splits.test, 80)
+    assert dataset.train_masks is not None
+    assert dataset.test_masks is not None
+    masks = dataset.train_masks[val.places], dataset.test_masks[test.places]
+    for which, variables in (("evidence", net.variables), ("initial", net.initial)):
+        choosing, judging = (evidence_by_hand(net, variables, part) for part in (val, test))
+        thresholds = choose_thresholds(choosing, ground_truth(masks[0]))
+        assert thresholds != choose_thresholds(judging, ground_truth(masks[1]))  # or it would not matter which
+        for metric, values in score_maps(judging, masks[1], thresholds).items():
+            assert means[which, metric] == pytest.approx(values.mean(), abs=0.02), (which, metric)  # ties by rounding
+
+
+def test_an_erased_pixel_has_the_mean_colour_of_the_training_images() -> None:
+    dataset = load(NAME, 16)
+    net = untrained(spec_of(), dataset)._replace(moments=(jnp.full(1, 0.4), jnp.ones(1)))
+    test = split(dataset, net.spec.task, 0).test
+    table = erase(net, test, {"evidence": test.images[..., 0].astype(float)})
+    blank, black = (softmax(logits_of(net, np.full((1, 16, 16, 1), level, np.uint8)), axis=1)[0] for level in (102, 0))
+    own = test.labels[np.arange(40) * len(test.labels) // 40]
+    assert table["share"][10] == 1.0
+    assert table["probability"][10] == pytest.approx(float(blank[own].mean()), rel=1e-5)  # 102 = 0.4 · 255
+    assert table["probability"][10] != pytest.approx(float(black[own].mean()), rel=1e-3)
 
 
 def test_what_is_erased_first_is_what_the_order_puts_first() -> None:

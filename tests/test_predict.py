@@ -12,8 +12,9 @@ from PIL import Image
 from gapbench import cli
 from gapbench.cells import train_record
 from gapbench.data.formats import read_image
-from gapbench.predict import overlay
-from gapbench.records import write_record
+from gapbench.nets import folder_of, load_net
+from gapbench.predict import overlay, predict
+from gapbench.records import load_record, write_record
 from gapbench.spec import Audit, Backbone, Recipe, RunSpec, Task
 
 
@@ -73,6 +74,18 @@ def test_a_map_that_does_not_explain_the_whole_logit_says_so(
 ) -> None:
     assert cli.main(["predict", str(run_of(tmp_path, "gap_mlp")), str(photo)]) == 0
     assert re.search(r"the map and the bias leave \S+ unexplained \(head 'gap_mlp', float32\)", capsys.readouterr().err)
+
+
+def test_a_head_that_makes_maps_of_its_own_is_explained_by_those(tmp_path: Path) -> None:
+    path = run_of(tmp_path, "gap_conv:relu")
+    record = load_record(path)
+    net = load_net(folder_of(path), record.spec)
+    assert net is not None
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    said = predict(net, image, "none")
+    assert abs(said.rest) < 1e-5  # biases lie inside its maps, and before the average
+    assert said.evidence.min() >= 0.0
+    assert said.logit > 0
 
 
 def test_a_net_that_was_not_kept_is_trained_again_to_the_same_answers(
