@@ -102,10 +102,10 @@ figures.show("position", position)
 tables.position_table(position)
 
 # %% [markdown]
-# ## Where the object stands decides
+# ## The place or the clutter?
 #
 # On canvases GAP errs less than flatten, on the usual data sets more. Is it that the object may stand anywhere, or the
-# clutter around it? Each is taken back alone.
+# clutter around it? Each is taken back alone; together they do more than either.
 
 # %%
 figures.show("paired_differences", place)

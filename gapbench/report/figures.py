@@ -212,7 +212,7 @@ def draw_paired_differences(evidence: Evidence) -> Figure:
             labels = []
             for i, cell in enumerate(found):
                 _, reference, treatment = paired_values(evidence.measures, cell, experiment.pair, measure)
-                labels.append(f"{cell.label}\nn={len(reference)}")
+                labels.append(f"{cell.label}, n={len(reference)}".replace(", ", "\n"))
                 if not len(reference):
                     continue
                 spread = np.linspace(-0.18, 0.18, len(reference))
