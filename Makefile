@@ -34,19 +34,19 @@ reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the publishe
 	@if [ -d results/published/$(NAME) ]; then $(BIN)/gapbench compare results/reproduced/$(NAME); \
 	  else echo "nothing is published under this name to compare with"; fi
 
-test: $(STAMP) ## all tests, notebooks included: about 4 min on two cores
+test: $(STAMP) ## all tests, notebooks included: 4 to 5 min on two cores
 	$(BIN)/python -m pytest -n auto --dist worksteal --nbmake tests notebooks
 
 rehearse: $(STAMP) ## every part of make accelerator at its smallest, on whatever device there is, and checked: 1 min
 	$(BIN)/python -m pytest -m rehearsal tests/test_accelerator.py
 
-report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 40 s, trains nothing
+report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 1 to 2 min, trains nothing
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md
 
-plots: $(STAMP) ## the figures alone: 25 s
+plots: $(STAMP) ## the figures alone: 1 min
 	$(BIN)/gapbench report $(PUBLISHED) --plots
 
-check: $(STAMP) ## fail if anything derived from the published records differs by a byte from what stands here: 40 s
+check: $(STAMP) ## fail if anything derived from the published records differs by a byte from what stands here: 1 to 2 min
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md --check
 
 notebooks: $(STAMP) ## execute the six notebooks, five on the published records: about 2 min

@@ -1,6 +1,7 @@
 """How every figure looks: PNG for the README, SVG for the page; colour-blind safe, and told apart without colour."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,6 +72,11 @@ def panel_grid(rows: int, columns: int, height: float = 2.7, **options: Any) -> 
 def in_percent(axis: Any, decimals: int | None = 0) -> None:
     """Tick labels of fractions in percent."""
     axis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
+
+
+def wrapped(title: str, columns: int) -> str:
+    """The title of one of so many panels side by side, in lines that do not reach into the next."""
+    return textwrap.fill(title, 92 // columns)
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int) -> None:

@@ -29,6 +29,7 @@ from gapbench.report.drawing import (
     panel_grid,
     panels,
     render,
+    wrapped,
 )
 from gapbench.report.gradients import draw_gradients, has_gradients
 from gapbench.report.maps import draw_erasing, draw_gallery, draw_maps, has_gallery, has_maps
@@ -57,7 +58,8 @@ def cell_panels(evidence: Evidence, ylabel: str) -> tuple[Figure, list[tuple[Axe
     lines = zip(axes, rows.values(), strict=True)
     members = [(ax, cell) for line, found in lines for ax, cell in zip(line, found, strict=False)]
     for ax, cell in members:
-        ax.set_title(f"{cell.regime}, {cell.label}" if len(rows) > 1 else cell.label, fontsize=10)
+        title = f"{cell.regime}, {cell.label}" if len(rows) > 1 else cell.label
+        ax.set_title(wrapped(title, max(map(len, rows.values()))), fontsize=10)
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure, members
 
@@ -220,7 +222,8 @@ def draw_paired_differences(evidence: Evidence) -> Figure:
                 interval = stats.difference_interval(reference, treatment)
                 draw_points(ax, [i], [interval], fmt="D", color=COLOURS[1], markersize=8, linewidth=2)
             ax.axhline(0, color="#444444", linewidth=1)
-            ax.set_xticks(range(len(labels)), labels)
+            widest = max((line for label in labels for line in label.splitlines()), key=len)
+            ax.set_xticks(range(len(labels)), labels, fontsize=label_size(widest, 44 // len(labels)))
             ax.set_title(f"{regime}: {title}", fontsize=11)
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}"))
         label = f"{experiment.pair[1]} - {experiment.pair[0]}, points"

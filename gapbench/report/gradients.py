@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gapbench.analysis.evidence import Evidence
 from gapbench.analysis.pairs import cell_rows, cells_by_regime, compare_pairs
-from gapbench.report.drawing import COLOURS, DASHES, legend_above, panel_grid
+from gapbench.report.drawing import COLOURS, DASHES, legend_above, panel_grid, wrapped
 from gapbench.report.setting import WHERE, by_cell, setting
 from gapbench.report.table import Columns, Table, between, number
 
@@ -64,7 +64,7 @@ def draw_gradients(evidence: Evidence) -> Figure:
                             means = np.exp(np.log(values).mean(axis=0))
                         ax.plot(own[0].step, means, dash, color=colour, label=f"{arm}, {part}")
             ax.set_yscale("log")
-            ax.set_title(f"{regime}, {cell.label}", fontsize=10)
+            ax.set_title(wrapped(f"{regime}, {cell.label}", len(line)), fontsize=10)
             ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         line[0].set_ylabel("gradient norm")
     for ax in axes[-1]:
