@@ -35,7 +35,7 @@ reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the publishe
 	  else echo "nothing is published under this name to compare with"; fi
 
 test: $(STAMP) ## all tests, notebooks included: 4 to 5 min on two cores
-	$(BIN)/python -m pytest -n auto --dist worksteal --nbmake tests notebooks
+	$(BIN)/python -m pytest -n auto --dist worksteal --nbmake notebooks tests
 
 rehearse: $(STAMP) ## every part of make accelerator at its smallest, on whatever device there is, and checked: 1 min
 	$(BIN)/python -m pytest -m rehearsal tests/test_accelerator.py

@@ -15,7 +15,7 @@ HEADLINES = ("size_sweep", "fashion_mnist")
 ROOM = ROOT / "results" / "published"
 NAMES = sorted(path.parent.name for path in ROOM.glob("*/experiment.json"))
 PUBLISHED = {name: ROOM / name for name in NAMES}
-TUNED = tuple(name for name in (*HEADLINES, "nin", "maps", "centred", "test_size_batch_norm") if name in NAMES)
+TUNED = tuple(name for name in (*HEADLINES, "nin", "maps", "place", "centred", "test_size_batch_norm") if name in NAMES)
 SPEED = ROOM / "speed"
 
 

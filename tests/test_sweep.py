@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_and_resumed_leaves_the_same_bytes(file: Path, trai
     if not Path("/proc/self/environ").exists():
         pytest.skip("leftover processes are found in /proc")
     out = tmp_path / "killed"
-    kill_until_done(file, out, tmp_path / "log", kills=2, whole_s=6.0, rng=np.random.default_rng(1))
+    kill_until_done(file, out, tmp_path / "log", kills=2, whole_s=4.0, rng=np.random.default_rng(1))
     assert check_equal(trained, out) == 4
 
 
