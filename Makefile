@@ -37,8 +37,8 @@ reproduce: $(STAMP) ## train EXPERIMENT=size_sweep and compare with the publishe
 test: $(STAMP) ## all tests, notebooks included: 4 to 5 min on two cores
 	$(BIN)/python -m pytest -n auto --dist worksteal --nbmake notebooks tests
 
-rehearse: $(STAMP) ## every part of make accelerator at its smallest, on whatever device there is, and checked: 1 min
-	$(BIN)/python -m pytest -m rehearsal tests/test_accelerator.py
+rehearse: $(STAMP) ## the tests that race and time in processes of their own, make accelerator at its smallest among them: 2 min
+	$(BIN)/python -m pytest -n auto --dist worksteal -m rehearsal tests
 
 report: $(STAMP) ## tables, figures, claims, page and README blocks from the published records: 1 to 2 min, trains nothing
 	$(BIN)/gapbench report $(PUBLISHED) --readme README.md

@@ -69,6 +69,7 @@ def files_of(folder: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.rehearsal
 def test_a_fresh_process_times_the_experiment_s_own_shape_and_once_does_not_repeat_it(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_stopped_timing_writes_nothing(
 WAYS = ("--convolutions", "--px", "6", "--batch", "2", "--fleet", "2", "--once")
 
 
+@pytest.mark.rehearsal
 def test_the_ways_of_convolving_are_timed_into_a_file_of_their_own_and_not_into_the_table(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def reference(by_gapbench: Any) -> Any:
     return {name: losses for name, losses in by_gapbench.items() if name != "changed"}
 
 
+@pytest.mark.rehearsal
 @pytest.mark.parametrize("way", ["textbook_flax", "scan_flax"])
 def test_a_rival_in_flax_has_the_losses_of_gapbench(way: str, cells: list[bench.Cell], reference: Any) -> None:
     losses = losses_of(way, cells)
@@ -79,6 +80,7 @@ def test_a_rival_in_flax_has_the_losses_of_gapbench(way: str, cells: list[bench.
     assert bench.largest_difference(losses, reference) <= bench.TOLERANCE
 
 
+@pytest.mark.rehearsal
 def test_a_fleet_has_the_losses_of_gapbench_and_sees_a_changed_weight(
     cells: list[bench.Cell], by_gapbench: Any
 ) -> None:
@@ -86,28 +88,33 @@ def test_a_fleet_has_the_losses_of_gapbench_and_sees_a_changed_weight(
     assert bench.largest_difference(losses, {name: by_gapbench[name] for name in losses}) <= bench.TOLERANCE
 
 
+@pytest.mark.rehearsal
 def test_the_tolerance_of_bfloat16_tells_one_seed_from_another(cells: list[bench.Cell], reference: Any) -> None:
     one, other = ({"flatten": reference[cell.name]} for cell in cells[:2])
     assert bench.largest_difference(one, other) > bench.BFLOAT16_TOLERANCE
 
 
+@pytest.mark.rehearsal
 @needs_torch
 def test_pytorch_in_bfloat16_stays_within_the_tolerance(cells: list[bench.Cell], reference: Any) -> None:
     losses = losses_of("torch_rival:eager:cpu:bfloat16", cells, TORCH)
     assert 1e-6 < bench.largest_difference(losses, reference) <= bench.BFLOAT16_TOLERANCE
 
 
+@pytest.mark.rehearsal
 @needs_torch
 def test_pytorch_has_the_losses_of_gapbench(cells: list[bench.Cell], reference: Any) -> None:
     assert bench.largest_difference(losses_of("torch_rival:eager", cells, TORCH), reference) <= bench.TOLERANCE
 
 
+@pytest.mark.rehearsal
 def test_the_losses_are_those_of_training(reference: Any) -> None:
     for own in reference.values():
         assert np.mean(own[-5:]) < 0.99 * np.mean(own[:5])  # 20 equal losses would prove nothing
     assert len({tuple(own) for own in reference.values()}) == 3
 
 
+@pytest.mark.rehearsal
 def test_a_changed_weight_fails_the_comparison(cells: list[bench.Cell], by_gapbench: Any) -> None:
     name = cells[2].name
     changed, own = {name: by_gapbench["changed"]}, {name: by_gapbench[name]}
@@ -224,6 +231,7 @@ def test_on_an_accelerator_float32_is_exact_and_bfloat16_has_its_tolerance(tmp_p
     assert [e.status for e in entrants] == ["ok", *["not_installed"] * 3, "ok", "ok"]
 
 
+@pytest.mark.rehearsal
 def test_the_reference_has_the_flags_of_a_sweep_s_worker_and_measures_a_peak_as_either_number() -> None:
     code = (
         "import gapbench_rival, os; assert os.environ['XLA_FLAGS'] == gapbench_rival.xla_flags()\n"
