@@ -192,7 +192,8 @@ def say_factors(evidence: Evidence) -> str:
 
 def has_places(evidence: Evidence) -> bool:
     """Whether the same task has its objects anywhere in some cells, and in the middle in others."""
-    canvases = [parse(spec.task.dataset) for spec in evidence.experiment.runs if is_canvas(spec.task.dataset)]
+    names = {spec.task.dataset for spec in evidence.experiment.runs}
+    canvases = [parse(name) for name in names] if all(map(is_canvas, names)) else []
     return {how.place for how in canvases} == {"anywhere", "middle"} and {how.label for how in canvases} == {"what"}
 
 

@@ -117,11 +117,13 @@ def draw_position(evidence: Evidence) -> Figure:
         for i, (arm, colour) in enumerate(zip(experiment.pair, COLOURS, strict=True)):
             if cell := found.get(("what", padding)):
                 runs = cell_rows(measures, cell, arm)[[f"consistency_{shift}" for shift in shifts]].dropna()
+                if runs.empty:
+                    continue
                 low, high = stats.mean_band(runs.to_numpy(dtype=float))
                 last.plot(shifts, runs.mean(), DASHES[i] + "os^"[j], color=colour, markersize=5)
                 last.fill_between(shifts, low, high, color=colour, alpha=0.12, linewidth=0)
         last.plot([], [], "os^"[j], color="#777777", label=padding)
-    last.set_title("same digit when moved", fontsize=11)
+    last.set_title("same class when moved", fontsize=11)
     last.set_xlabel("moved by, px")
     last.set_xticks(shifts)
     in_percent(last.yaxis)
