@@ -138,6 +138,8 @@ def test_what_a_canvas_is_drawn_from_is_what_can_be_checked() -> None:
 def test_an_object_that_does_not_fit_says_what_to_do() -> None:
     with pytest.raises(UserError, match="object of 7 px does not fit a canvas of 6 px: give a larger px or"):
         draw(6, i=1, smallest=0.9)
+    with pytest.raises(UserError, match="object of 7 px does not fit a canvas of 6 px: give a larger px or"):
+        draw(6, i=1, smallest=0.9, place="middle")
 
 
 def test_the_data_set_is_split_by_seed_like_any_other_with_masks_beside_its_images() -> None:

@@ -13,6 +13,7 @@ from gapbench.analysis.claims import CLAIMS, TRAINED, Card, overall, points
 from gapbench.analysis.evidence import Evidence
 from gapbench.data.canvas import is_canvas
 
+HEADLINE = ("C2", "C5")  # claims of which an experiment judges at least one to be counted in any other
 OPPOSITE = {"supported": "refuted", "refuted": "supported"}
 
 
@@ -24,7 +25,7 @@ class Verdict(NamedTuple):
     why: str
 
 
-def is_headline(evidence: Evidence, claims: Collection[str] = ("C2", "C5")) -> bool:
+def is_headline(evidence: Evidence, claims: Collection[str] = HEADLINE) -> bool:
     """Whether an experiment judges one of the claims and varies nothing but data and size, in both regimes."""
     experiment = evidence.experiment
     return bool(experiment.tuned) and not experiment.factors and not set(claims).isdisjoint(experiment.family)
@@ -37,10 +38,9 @@ def on_canvases(evidence: Evidence) -> bool:
 
 def deciding_cards(claim: str, found: Sequence[Evidence]) -> list[Card]:
     """A claim's cells of the headline experiments; where it is about trained nets, of its own and the tuned regime."""
-    trained = claim in TRAINED
-    key = (claim, "tuned" if trained else "any")
-    headlines = [one for one in found if (is_headline(one, (claim,)) if trained else is_headline(one))]
-    return [card for one in headlines for card in one.cards if card.px and (card.claim, card.regime) == key]
+    regime, claims = ("tuned", (claim,)) if claim in TRAINED else ("any", HEADLINE)
+    cards = [card for evidence in found if is_headline(evidence, claims) for card in evidence.cards]
+    return [card for card in cards if card.px and (card.claim, card.regime) == (claim, regime)]
 
 
 def judge_claim(claim: str, found: Sequence[Evidence]) -> Verdict:

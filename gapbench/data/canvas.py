@@ -170,7 +170,7 @@ def put(
     ink = ink if ink.any() else np.ones((side, side), bool)
     ranges = [starts(px, side, n, k) for n, k in zip(grid, cell, strict=True)]
     if how.place == "middle":
-        ranges = [range((px - side) // 2, (px - side) // 2 + 1)] * 2 if side <= px else []
+        ranges = [places[(px - side) // 2 :][:1] for places in ranges]  # they start at 0; none where it does not fit
     if not all(ranges):
         raise UserError(f"an object of {side} px does not fit a canvas of {px} px: give a larger px or a smaller scale")
     for _ in range(TRIES):

@@ -54,8 +54,7 @@ def maps_table(evidence: Evidence) -> Table:
     flatten, gap = experiment.pair
     known = [measure for measure in MEASURES if measure in measures]  # without a whole pair none where both are right
     raw = pd.concat([compare_pairs(measures, experiment, measure) for measure in known], ignore_index=True)
-    shown = {NAMES[name]: (name, gap) for name in BASELINES if name != "initial"}  # of the data alone: one for both
-    shown |= {f"{arm}'s initial weights": ("initial", arm) for arm in experiment.pair}
+    shown = baselines_of(experiment.pair)
     for title, (name, arm) in shown.items():
         raw[title] = [baseline(measures, row, name, arm) for row in raw.to_dict("records")]
 
@@ -91,6 +90,12 @@ def maps_table(evidence: Evidence) -> Table:
     return Table("maps", caption, by_cell(raw, experiment), columns)
 
 
+def baselines_of(pair: tuple[str, str]) -> dict[str, tuple[str, str]]:
+    """By title, a baseline and the arm whose runs hold it: those of the data alone are one for both."""
+    shown = {NAMES[name]: (name, pair[1]) for name in BASELINES if name != "initial"}
+    return shown | {f"{arm}'s {NAMES['initial']}": ("initial", arm) for arm in pair}
+
+
 def baseline(measures: pd.DataFrame, row: Row, name: str, arm: str) -> float:
     """A baseline's mean in the row's cell and metric, over the runs of an arm; nan where it has none."""
     kind, _, metric = str(row["measure"]).partition("_")
@@ -112,12 +117,10 @@ def draw_maps(evidence: Evidence) -> Figure:
                 values = [cell_rows(measures, cell, arm)[f"evidence_{metric}"].dropna() for cell in found]
                 intervals = [stats.mean_interval(own.to_numpy(dtype=float)) for own in values]
                 draw_points(ax, sizes, intervals, fmt=MARKERS[i] + DASHES[i], color=colour, label=f"{arm}, evidence")
-            for name, dash in zip(BASELINES, (":", "-.", "x-"), strict=True):
-                for arm, colour in zip(experiment.pair, COLOURS, strict=True):
-                    own = name == "initial"  # the others are of the data alone: one for both
-                    means = [cell_rows(measures, cell, arm)[f"{name}_{metric}"].mean() for cell in found]
-                    label = f"{arm}'s {NAMES[name]}" if own else NAMES[name] if arm == experiment.pair[1] else None
-                    ax.plot(sizes, means, dash, color=colour if own else "#777777", linewidth=1, label=label)
+            looks = ((":", "#777777"), ("x-", "#777777"), *(("-.", colour) for colour in COLOURS))
+            for (title, (name, arm)), (dash, colour) in zip(baselines_of(experiment.pair).items(), looks, strict=True):
+                means = [cell_rows(measures, cell, arm)[f"{name}_{metric}"].mean() for cell in found]
+                ax.plot(sizes, means, dash, color=colour, linewidth=1, label=title)
             ax.set_xticks(sizes)
             ax.set_ylim(0, 1)
             in_percent(ax.yaxis)
